@@ -9,7 +9,7 @@ var<workgroup> reduce_part: array<f32, WG / 4u>;
 fn reduce_sum(ids: Ids, value: f32) -> f32 {
     let part = subgroupAdd(value);
     workgroupBarrier();
-    if subgroupElect() {
+    if ids.sublane == 0u {
         reduce_part[ids.subgroup] = part;
     }
     workgroupBarrier();
@@ -23,7 +23,7 @@ fn reduce_sum(ids: Ids, value: f32) -> f32 {
 fn reduce_max(ids: Ids, value: f32) -> f32 {
     let part = subgroupMax(value);
     workgroupBarrier();
-    if subgroupElect() {
+    if ids.sublane == 0u {
         reduce_part[ids.subgroup] = part;
     }
     workgroupBarrier();

@@ -24,6 +24,7 @@ struct Ids {
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
 //#if SUBGROUPS
+    @builtin(subgroup_invocation_id) sublane: u32,
     @builtin(subgroup_id) subgroup: u32,
     @builtin(num_subgroups) subgroups: u32,
 //#endif

@@ -100,8 +100,7 @@ impl AdapterReport {
             storage_buffers: limits.max_storage_buffers_per_shader_stage,
             f16: features.contains(wgpu::Features::SHADER_F16),
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
-            cooperative_matrix: features
-                .contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
+            cooperative_matrix: features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
         }
     }
 }
@@ -147,10 +146,8 @@ fn ranked() -> Vec<wgpu::Adapter> {
 }
 
 fn meets_core(adapter: &wgpu::Adapter) -> bool {
-    let compute = adapter
-        .get_downlevel_capabilities()
-        .flags
-        .contains(wgpu::DownlevelFlags::COMPUTE_SHADERS);
+    let compute =
+        adapter.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS);
     compute && wgpu::Limits::default().check_limits(&adapter.limits())
 }
 
@@ -284,8 +281,7 @@ impl Gpu {
         // Params, which are those of the bound buffers, and every loop by such a size; the op tests
         // run the same shaders in checked form. Integer division stays guarded by the source.
         unsafe {
-            self.device
-                .create_shader_module_trusted(desc, wgpu::ShaderRuntimeChecks::unchecked())
+            self.device.create_shader_module_trusted(desc, wgpu::ShaderRuntimeChecks::unchecked())
         }
     }
 }

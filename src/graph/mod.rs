@@ -270,11 +270,7 @@ impl Graph {
     }
 
     /// Runs `build` with `part` appended to the labels of the nodes it pushes.
-    pub fn scoped<T>(
-        &mut self,
-        part: impl Into<String>,
-        build: impl FnOnce(&mut Self) -> T,
-    ) -> T {
+    pub fn scoped<T>(&mut self, part: impl Into<String>, build: impl FnOnce(&mut Self) -> T) -> T {
         self.scope.push(part.into());
         let out = build(self);
         self.scope.pop();

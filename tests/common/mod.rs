@@ -148,7 +148,8 @@ impl Case {
         drop(host);
         let graph = Arc::new(self.graph);
         for &limits in tiers {
-            let gpu = Gpu { limits, ..gpu.clone() };
+            let mut gpu = gpu.clone();
+            gpu.limits = limits;
             let mut store = GpuStore::default();
             store.add(&gpu, &graph, &source, &mut |_| {}).unwrap();
             let run = GpuGraph::new(&gpu, Arc::clone(&graph), &mut store).unwrap();
@@ -167,7 +168,11 @@ impl Case {
                     }
                     let got = run.read(self.step, &[used.tensor]).unwrap().remove(0);
                     let at = written.iter().position(|&id| id == used.tensor).unwrap();
-                    let name = format!("{} of {} ({limits:?})", graph.tensor(used.tensor).name, node.label);
+                    let name = format!(
+                        "{} of {} ({limits:?})",
+                        graph.tensor(used.tensor).name,
+                        node.label
+                    );
                     compare(&name, &got, &expected[at], tolerance);
                     compared += 1;
                 }
