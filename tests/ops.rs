@@ -1,5 +1,7 @@
 //! Every op: GPU against reference over random shapes.
 
 mod common;
+#[path = "ops/matmul.rs"]
+mod matmul;
 #[path = "ops/norms.rs"]
 mod norms;
