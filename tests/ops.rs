@@ -3,3 +3,5 @@
 mod common;
 #[path = "ops/norms.rs"]
 mod norms;
+#[path = "ops/streams.rs"]
+mod streams;

@@ -3,6 +3,12 @@
 //!
 //! Each op's public function appends it to a graph and returns the tensor it makes.
 
+mod embed;
+mod gather;
+mod head_rope;
 mod rms_norm;
 
+pub use embed::{EmbedVision, embed};
+pub use gather::gather;
+pub use head_rope::head_rope;
 pub use rms_norm::rms_norm;
