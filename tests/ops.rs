@@ -5,3 +5,5 @@ mod common;
 mod matmul;
 #[path = "ops/norms.rs"]
 mod norms;
+#[path = "ops/streams.rs"]
+mod streams;

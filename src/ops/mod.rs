@@ -9,4 +9,12 @@ mod rms_norm;
 pub use matmul::{
     Chosen, EXPERT_TILE, Extra, FEW_ROWS, expert_down, expert_gate_up, matmul, matmul_with,
 };
+mod embed;
+mod gather;
+mod head_rope;
+mod rms_norm;
+
+pub use embed::{EmbedVision, embed};
+pub use gather::gather;
+pub use head_rope::head_rope;
 pub use rms_norm::rms_norm;
