@@ -3,6 +3,11 @@
 //!
 //! Each op's public function appends it to a graph and returns the tensor it makes.
 
+mod compress;
+mod ring_write;
 mod rms_norm;
+mod row;
 
+pub use compress::{Compress, compress};
+pub use ring_write::ring_write;
 pub use rms_norm::rms_norm;
