@@ -1,5 +1,7 @@
 //! Every op: GPU against reference over random shapes.
 
+#[path = "ops/attention.rs"]
+mod attention;
 mod common;
 #[path = "ops/matmul.rs"]
 mod matmul;

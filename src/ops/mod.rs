@@ -4,7 +4,10 @@
 //! Each op's public function appends it to a graph and returns the tensor it makes.
 
 mod matmul;
+mod compress;
+mod ring_write;
 mod rms_norm;
+mod row;
 
 pub use matmul::{
     Chosen, EXPERT_TILE, Extra, FEW_ROWS, expert_down, expert_gate_up, matmul, matmul_with,
@@ -17,4 +20,6 @@ mod rms_norm;
 pub use embed::{EmbedVision, embed};
 pub use gather::gather;
 pub use head_rope::head_rope;
+pub use compress::{Compress, compress};
+pub use ring_write::ring_write;
 pub use rms_norm::rms_norm;
