@@ -15,11 +15,19 @@ pub use matmul::{
 mod embed;
 mod gather;
 mod head_rope;
+mod mhc_head;
+mod mhc_post;
+mod mhc_pre;
 mod rms_norm;
+mod swiglu;
 
 pub use embed::{EmbedVision, embed};
 pub use gather::gather;
 pub use head_rope::head_rope;
 pub use compress::{Compress, compress};
 pub use ring_write::ring_write;
+pub use mhc_head::{MhcHead, mhc_head};
+pub use mhc_post::mhc_post;
+pub use mhc_pre::{MhcPre, mhc_pre};
 pub use rms_norm::rms_norm;
+pub use swiglu::swiglu;

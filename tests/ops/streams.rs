@@ -90,3 +90,107 @@ fn head_rope() {
         case.check(&gpu, 1e-5);
     }
 }
+
+/// Scales floats up, to reach the flat ends of sigmoid and softmax.
+fn scaled(random: &mut Random, n: usize, by: f32) -> Data {
+    Data::F32(random.floats(n).into_iter().map(|v| v * by).collect())
+}
+
+#[test]
+fn mhc_pre() {
+    let Some(gpu) = gpu() else { return };
+    let mut random = Random::new(4);
+    for seed in 0..16 {
+        let n = 1 + seed as usize % 8;
+        let (rows, cols) = (random.pick(&[1, 3, 50]), random.pick(&[1, 33, 256, 700]));
+        let extent = random.pick(&[Extent::ROWS, Extent::OUTS]);
+        let mut case = Case::new(seed, StepSize { rows, outs: rows });
+        let mixes = (2 + n) * n;
+        let g = &mut case.graph;
+        let p = ops::MhcPre {
+            streams: g.input("streams", Elem::F32, extent, n * cols),
+            mix: g.input("mix", Elem::F32, extent, mixes),
+            base: g.weight("base", Elem::F32, 1, mixes),
+            scale: g.weight("scale", Elem::F32, 1, 3),
+            norm: g.weight("norm", Elem::F32, 1, cols),
+            n,
+            iters: random.pick(&[1, 2, 20]),
+            hc_eps: 1e-6,
+            eps: random.pick(&[1e-6, 1e-20]),
+        };
+        ops::mhc_pre(g, p);
+        let by = random.pick(&[1.0, 1.0, 100.0]);
+        case.set(p.scale, scaled(&mut random, 3, by));
+        // Logits of some hundreds carry absolute errors of their own size in f32, which softmax
+        // turns into relative ones.
+        case.check(&gpu, if by > 1.0 { 1e-4 } else { 1e-5 });
+    }
+}
+
+#[test]
+fn mhc_post() {
+    let Some(gpu) = gpu() else { return };
+    let mut random = Random::new(5);
+    for seed in 0..10 {
+        let n = 1 + seed as usize % 8;
+        let (rows, cols) = (random.pick(&[1, 3, 50]), random.pick(&[1, 33, 256, 700]));
+        let mut case = Case::new(seed, StepSize { rows, outs: 1 });
+        let streams = case.input("streams", Extent::ROWS, n * cols);
+        let coef = case.input("coef", Extent::ROWS, n + n * n);
+        let block = case.input("block", Extent::ROWS, cols);
+        ops::mhc_post(&mut case.graph, streams, coef, block, n);
+        case.check(&gpu, 1e-5);
+    }
+}
+
+#[test]
+fn mhc_head() {
+    let Some(gpu) = gpu() else { return };
+    let mut random = Random::new(6);
+    for seed in 0..10 {
+        let n = 1 + seed as usize % 8;
+        let (rows, cols) = (random.pick(&[1, 3, 50]), random.pick(&[1, 33, 256, 700]));
+        let extent = random.pick(&[Extent::ROWS, Extent::OUTS]);
+        let mut case = Case::new(seed, StepSize { rows, outs: rows });
+        let g = &mut case.graph;
+        let p = ops::MhcHead {
+            streams: g.input("streams", Elem::F32, extent, n * cols),
+            mix: g.input("mix", Elem::F32, extent, n),
+            base: g.weight("base", Elem::F32, 1, n),
+            scale: g.weight("scale", Elem::F32, 1, 1),
+            norm: g.weight("norm", Elem::F32, 1, cols),
+            n,
+            hc_eps: 1e-6,
+            eps: random.pick(&[1e-6, 1e-20]),
+        };
+        ops::mhc_head(g, p);
+        let by = random.pick(&[1.0, 1000.0]);
+        case.set(p.scale, scaled(&mut random, 1, by));
+        // As in mhc_pre.
+        case.check(&gpu, if by > 1.0 { 1e-4 } else { 1e-5 });
+    }
+}
+
+#[test]
+fn swiglu() {
+    let Some(gpu) = gpu() else { return };
+    let mut random = Random::new(7);
+    for seed in 0..12 {
+        let (rows, cols) = (random.pick(&[1, 3, 50]), random.pick(&[1, 33, 256, 700]));
+        let per = random.int(1..4);
+        let (packed, limit) = (seed % 2 == 0, random.pick(&[0.5, 10.0, f32::INFINITY]));
+        let by = random.pick(&[1.0, 30.0, 500.0]);
+        let extent = random.pick(&[Extent::rows(per), Extent::OUTS]);
+        let mut case = Case::new(seed, StepSize { rows, outs: rows });
+        let gate_cols = if packed { 2 * cols } else { cols };
+        let gate = case.input("gate", extent, gate_cols);
+        let mut contents = random.floats(extent.at(case.step) * gate_cols);
+        contents.iter_mut().for_each(|v| *v *= by);
+        // So that not all results vanish, when only relative errors of exp would be compared.
+        contents[0] = 1.0;
+        case.set(gate, Data::F32(contents));
+        let up = (!packed).then(|| case.input("up", extent, cols));
+        ops::swiglu(&mut case.graph, gate, up, limit);
+        case.check(&gpu, 1e-5);
+    }
+}
