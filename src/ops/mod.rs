@@ -3,11 +3,13 @@
 //!
 //! Each op's public function appends it to a graph and returns the tensor it makes.
 
+mod attention;
 mod compress;
 mod ring_write;
 mod rms_norm;
 mod row;
 
+pub use attention::{Attention, Compressed, attention};
 pub use compress::{Compress, compress};
 pub use ring_write::ring_write;
 pub use rms_norm::rms_norm;
