@@ -3,5 +3,7 @@
 #[path = "ops/attention.rs"]
 mod attention;
 mod common;
+#[path = "ops/moe.rs"]
+mod moe;
 #[path = "ops/norms.rs"]
 mod norms;

@@ -4,12 +4,20 @@
 //! Each op's public function appends it to a graph and returns the tensor it makes.
 
 mod attention;
+mod combine;
 mod compress;
+mod expert_tiles;
 mod ring_write;
 mod rms_norm;
+mod route;
 mod row;
+mod topk;
 
 pub use attention::{Attention, Compressed, attention};
+pub use combine::combine;
 pub use compress::{Compress, compress};
+pub use expert_tiles::expert_tiles;
 pub use ring_write::ring_write;
 pub use rms_norm::rms_norm;
+pub use route::{Route, route};
+pub use topk::topk;

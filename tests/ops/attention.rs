@@ -198,3 +198,34 @@ fn attention_at_full_size() {
     // Thousands of keys.
     attention_case(21, 64, 8, 128, 3000, Beside::AllEntries);
 }
+
+#[test]
+fn topk() {
+    let Some(gpu) = gpu() else { return };
+    let mut random = Random::new(14);
+    for seed in 0..10 {
+        let reach = random.int(1..3000);
+        let of = sequences(&mut random, 3, reach.min(9), reach);
+        let (n, ratio) = (total(&of), random.pick(&[1, 2, 4]));
+        let entries = (reach / ratio).max(1);
+        let mut case = Case::new(seed, StepSize { rows: n, outs: 1 });
+        let rows = rows(&mut case, &of, 1);
+        let scores = case.input("scores", Extent::ROWS, entries);
+        let mut values = random.floats(n * entries);
+        match seed % 4 {
+            // Many ties, zeros of both signs among them.
+            1 => {
+                values.iter_mut().for_each(|v| *v = (*v * 3.0).round() * random.pick(&[0.5, -0.5]))
+            }
+            // All alike.
+            2 => values.fill(-0.25),
+            // Over many powers of two.
+            3 => values.iter_mut().for_each(|v| *v = *v * (*v * 60.0).exp()),
+            _ => {}
+        }
+        case.set(scores, Data::F32(values));
+        let k = random.pick(&[1, 5, 64, 512, 33]);
+        ops::topk(&mut case.graph, rows, scores, ratio, k);
+        case.check(&gpu, 0.0);
+    }
+}
