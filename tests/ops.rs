@@ -5,6 +5,8 @@ mod attention;
 mod common;
 #[path = "ops/matmul.rs"]
 mod matmul;
+#[path = "ops/moe.rs"]
+mod moe;
 #[path = "ops/norms.rs"]
 mod norms;
 #[path = "ops/streams.rs"]

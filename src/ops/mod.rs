@@ -3,6 +3,8 @@
 //!
 //! Each op's public function appends it to a graph and returns the tensor it makes.
 
+mod attention;
+mod combine;
 mod compress;
 mod embed;
 mod gather;
@@ -11,11 +13,16 @@ mod matmul;
 mod mhc_head;
 mod mhc_post;
 mod mhc_pre;
+mod expert_tiles;
 mod ring_write;
 mod rms_norm;
+mod route;
 mod row;
 mod swiglu;
+mod topk;
 
+pub use attention::{Attention, Compressed, attention};
+pub use combine::combine;
 pub use compress::{Compress, compress};
 pub use embed::{EmbedVision, embed};
 pub use gather::gather;
@@ -27,3 +34,8 @@ pub use mhc_pre::{MhcPre, mhc_pre};
 pub use ring_write::ring_write;
 pub use rms_norm::rms_norm;
 pub use swiglu::swiglu;
+pub use expert_tiles::expert_tiles;
+pub use ring_write::ring_write;
+pub use rms_norm::rms_norm;
+pub use route::{Route, route};
+pub use topk::topk;
