@@ -17,7 +17,7 @@
 
 // Wide: a decode step has one row, and thus one workgroup, with N * cols elements to read.
 override WG: u32 = 256u;
-// Streams. A constant, so that the coefficients live in registers.
+// Streams. A constant, so that `pre` lives in registers.
 override N: u32 = 4u;
 //#include reduce
 
@@ -43,58 +43,48 @@ fn sigmoid(v: f32) -> f32 {
     return 1.0 / (1.0 + exp(-max(v, -80.0)));
 }
 
-alias Square = array<array<f32, N>, N>;
+// C while it is being made.
+var<workgroup> square: array<f32, N * N>;
 
-fn divide_columns(square: Square) -> Square {
-    var c = square;
+// Divides N elements of C by their sum: those of row or column `line`.
+fn divide_row(line: u32) {
+    var sum = params.hc_eps;
     for (var j = 0u; j < N; j++) {
-        var sum = params.hc_eps;
-        for (var i = 0u; i < N; i++) {
-            sum += c[i][j];
-        }
-        for (var i = 0u; i < N; i++) {
-            c[i][j] /= sum;
-        }
+        sum += square[line * N + j];
     }
-    return c;
+    for (var j = 0u; j < N; j++) {
+        square[line * N + j] /= sum;
+    }
 }
 
-fn divide_rows(square: Square) -> Square {
-    var c = square;
+fn divide_column(line: u32) {
+    var sum = params.hc_eps;
     for (var i = 0u; i < N; i++) {
-        var sum = params.hc_eps;
-        for (var j = 0u; j < N; j++) {
-            sum += c[i][j];
-        }
-        for (var j = 0u; j < N; j++) {
-            c[i][j] /= sum;
-        }
+        sum += square[i * N + line];
     }
-    return c;
+    for (var i = 0u; i < N; i++) {
+        square[i * N + line] /= sum;
+    }
 }
 
-// Softmax over each row, then columns and rows by turns, ending on columns.
-fn sinkhorn(logits: Square) -> Square {
-    var c = logits;
-    for (var i = 0u; i < N; i++) {
-        var top = c[i][0];
-        for (var j = 1u; j < N; j++) {
-            top = max(top, c[i][j]);
-        }
-        var sum = 0.0;
-        for (var j = 0u; j < N; j++) {
-            c[i][j] = exp(c[i][j] - top);
-            sum += c[i][j];
-        }
-        for (var j = 0u; j < N; j++) {
-            c[i][j] = c[i][j] / sum + params.hc_eps;
-        }
+// Puts softmax(logits) + hc_eps in a row of C. m[k] is the k-th mixing product of the matrix row.
+fn softmax_row(line: u32, m: u32, unit: f32) {
+    var top = -3.0e38;
+    for (var j = 0u; j < N; j++) {
+        let k = (2u + line) * N + j;
+        let logit = mix[m + k] * unit * scale[2] + base[k];
+        square[line * N + j] = logit;
+        top = max(top, logit);
     }
-    c = divide_columns(c);
-    for (var k = 1u; k < params.iters; k++) {
-        c = divide_columns(divide_rows(c));
+    var sum = 0.0;
+    for (var j = 0u; j < N; j++) {
+        let v = exp(square[line * N + j] - top);
+        square[line * N + j] = v;
+        sum += v;
     }
-    return c;
+    for (var j = 0u; j < N; j++) {
+        square[line * N + j] = square[line * N + j] / sum + params.hc_eps;
+    }
 }
 
 @compute @workgroup_size(WG)
@@ -112,28 +102,35 @@ fn main(ids: Ids) {
     }
     let unit = inverseSqrt(reduce_sum(ids, sum) / f32(N * cols) + params.eps);
 
-    // m[k] is the k-th of the row's mixing products.
     let m = row * (2u + N) * N;
     var pre: array<f32, N>;
     for (var i = 0u; i < N; i++) {
         pre[i] = sigmoid(mix[m + i] * unit * scale[0] + base[i]) + params.hc_eps;
     }
-    // The rest is small and serial: the first lane does it while the others go on.
-    if ids.lane == 0u {
-        let to = row * (N + N * N);
-        var logits: Square;
-        for (var i = 0u; i < N; i++) {
-            coef[to + i] = 2.0 * sigmoid(mix[m + N + i] * unit * scale[1] + base[N + i]);
-            for (var j = 0u; j < N; j++) {
-                let k = 2u * N + N * i + j;
-                logits[i][j] = mix[m + k] * unit * scale[2] + base[k];
+
+    // Sinkhorn: columns and rows by turns, ending on columns, a lane a row or column.
+    let worker = ids.lane < N;
+    if worker {
+        softmax_row(ids.lane, m, unit);
+    }
+    for (var k = 0u; k < params.iters; k++) {
+        if k > 0u {
+            workgroupBarrier();
+            if worker {
+                divide_row(ids.lane);
             }
         }
-        let square = sinkhorn(logits);
+        workgroupBarrier();
+        if worker {
+            divide_column(ids.lane);
+        }
+    }
+    if worker {
+        // A lane writes its own column, which no other lane has touched since.
+        let to = row * (N + N * N) + ids.lane;
+        coef[to] = 2.0 * sigmoid(mix[m + N + ids.lane] * unit * scale[1] + base[N + ids.lane]);
         for (var i = 0u; i < N; i++) {
-            for (var j = 0u; j < N; j++) {
-                coef[to + N + N * i + j] = square[i][j];
-            }
+            coef[to + N + N * i] = square[i * N + ids.lane];
         }
     }
 
