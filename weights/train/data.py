@@ -136,7 +136,7 @@ class Rows:
         self.tags.append(tags)
 
     def finish(self):
-        width = max(map(len, self.rows))
+        width = (max(map(len, self.rows)) + 3) // 4 * 4
         ids = torch.tensor([r + [EOS] * (width - len(r)) for r in self.rows])
         at, target, owner, owners = [], [], [], []
         for i, (row, learn) in enumerate(zip(self.rows, self.learn)):
@@ -318,9 +318,9 @@ def text_groups(rng, count, weights):
     return out
 
 
-def join(model, groups):
+def join(model, groups, pad=1):
     """One batch of all groups: (model batch, patches, places to learn, targets, owners, tags, detection targets)."""
-    b = model.batch([(g.prefix, g.suffix, g.spans) for g in groups])
+    b = model.batch([(g.prefix, g.suffix, g.spans) for g in groups], pad)
     at, owner, base, count, tags = [], [], 0, 0, []
     for g, size in zip(groups, (x.n for x in b.groups)):
         at.append(g.at + base)
@@ -330,4 +330,4 @@ def join(model, groups):
         tags += g.tags
     images = [im for g in groups for im in g.images]
     return SimpleNamespace(batch=b, at=torch.cat(at), target=torch.cat([g.target for g in groups]), owner=torch.cat(owner), tags=tags,
-                           patches=patches(np.stack(images)) if images else None, cells=cells([s for g in groups for s in g.shapes]), size=base)
+                           patches=patches(np.stack(images)) if images else None, cells=cells([s for g in groups for s in g.shapes]), size=len(b.look))

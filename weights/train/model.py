@@ -159,16 +159,6 @@ def pool(kv, sc, ape, overlap: bool, first: bool):
     return (torch.softmax(sc, 2) * kv).sum(2)
 
 
-fused = SimpleNamespace(hc_in=hc_in, hc_out=hc_out, swiglu=swiglu, head_norm=head_norm, rms=rms, rotate=rotate)
-
-
-def compile_pieces():
-    """Let inductor fuse the element-wise pieces."""
-    torch._dynamo.config.cache_size_limit = 256
-    for name in vars(fused):
-        setattr(fused, name, torch.compile(globals()[name], dynamic=True))
-
-
 def matrix(*shape, gain=1.0):
     return nn.Parameter(torch.randn(*shape) * gain / math.sqrt(shape[-1]))
 
@@ -315,38 +305,39 @@ def attend(q, k, bias, dh):
 
 
 class Experts(torch.autograd.Function):
-    """y = sum over chosen experts of weight * w2(swiglu(w13 x)), over rows sorted by expert."""
+    """y = sum over chosen experts of weight * w2(swiglu(w13 x)), over rows sorted by expert.
+
+    Each expert's rows are padded to a multiple of SEGMENT, so that the matrix shapes repeat from step to step. Padding
+    rows have weight 0, which keeps them out of the result and of every gradient.
+    """
 
     @staticmethod
-    def forward(ctx, x, w13, w2, weight, order, counts, k, limit):
+    def forward(ctx, x, w13, w2, weight, source, back, ws_mask, counts, k, limit):
         dt = w13.dtype
-        xs = x.to(dt)[order // k]
-        gu = x.new_empty(len(order), w13.shape[2], dtype=dt)
+        xs = x.to(dt)[source // k]
+        gu = x.new_empty(len(source), w13.shape[2], dtype=dt)
         at = 0
         for e, n in enumerate(counts):
             if n:
                 torch.mm(xs[at:at + n], w13[e], out=gu[at:at + n])
             at += n
-        ws = weight.reshape(-1)[order].unsqueeze(1)
-        h = (swiglu(gu, limit) * ws).to(dt)
-        y = x.new_empty(len(order), w2.shape[2], dtype=dt)
+        ws = (weight.reshape(-1)[source] * ws_mask).unsqueeze(1)
+        h = fused.expert_in(gu, ws, limit)
+        y = x.new_empty(len(source), w2.shape[2], dtype=dt)
         at = 0
         for e, n in enumerate(counts):
             if n:
                 torch.mm(h[at:at + n], w2[e], out=y[at:at + n])
             at += n
-        back = torch.empty_like(order)
-        back[order] = torch.arange(len(order))
-        out = y[back].view(-1, k, y.shape[1]).float().sum(1)
-        ctx.save_for_backward(xs, gu, h, w13, w2, ws, order, back)
+        ctx.save_for_backward(xs, gu, h, w13, w2, ws, source, back)
         ctx.counts, ctx.k, ctx.limit = counts, k, limit
-        return out
+        return fused.gather_sum(y, back.view(-1, k))
 
     @staticmethod
     def backward(ctx, dout):
-        xs, gu, h, w13, w2, ws, order, back = ctx.saved_tensors
+        xs, gu, h, w13, w2, ws, source, back = ctx.saved_tensors
         k, limit, dt = ctx.k, ctx.limit, w13.dtype
-        dy = dout.to(dt)[order // k]
+        dy = dout.to(dt)[source // k]
         dh = torch.empty_like(h)
         dw2 = torch.zeros_like(w2)
         at = 0
@@ -355,8 +346,7 @@ class Experts(torch.autograd.Function):
                 torch.mm(dy[at:at + n], w2[e].t(), out=dh[at:at + n])
                 torch.mm(h[at:at + n].t(), dy[at:at + n], out=dw2[e])
             at += n
-        dgu, dweight = swiglu_back(gu, dh, ws, limit)
-        dgu = dgu.to(dt)
+        dgu, dweight = fused.expert_back(gu, dh, ws, limit)
         dxs = torch.empty_like(xs)
         dw13 = torch.zeros_like(w13)
         at = 0
@@ -365,11 +355,39 @@ class Experts(torch.autograd.Function):
                 torch.mm(dgu[at:at + n], w13[e].t(), out=dxs[at:at + n])
                 torch.mm(xs[at:at + n].t(), dgu[at:at + n], out=dw13[e])
             at += n
-        dx = dxs[back].view(-1, k, dxs.shape[1]).float().sum(1)
-        return dx, dw13, dw2, dweight[back].view(-1, k), None, None, None, None
+        dx = fused.gather_sum(dxs, back.view(-1, k))
+        return dx, dw13, dw2, dweight[back].view(-1, k), None, None, None, None, None, None
 
 
-def swiglu_back(gu, dh, ws, limit: float):
+SEGMENT = 64
+
+
+def segments(flat, experts):
+    """Rows sorted by expert in padded segments: source of each padded row, its mask, where each flat row went, counts."""
+    order = torch.argsort(flat, stable=True)
+    counts = torch.bincount(flat, minlength=experts)
+    padded = (counts + SEGMENT - 1) // SEGMENT * SEGMENT
+    shift = (padded.cumsum(0) - padded) - (counts.cumsum(0) - counts)
+    place = torch.arange(len(flat)) + shift[flat[order]]
+    total = int(padded.sum())
+    source = torch.zeros(total, dtype=torch.long)
+    source[place] = order
+    mask = torch.zeros(total)
+    mask[place] = 1.0
+    back = torch.empty_like(order)
+    back[order] = place
+    return source, mask, back, counts, padded.tolist()
+
+
+def gather_sum(y, back):
+    return sum(y[back[:, i]].float() for i in range(back.shape[1]))
+
+
+def expert_in(gu, ws, limit: float):
+    return (swiglu(gu, limit) * ws).to(gu.dtype)
+
+
+def expert_back(gu, dh, ws, limit: float):
     g, u = gu.float().chunk(2, -1)
     gc, uc = g.clamp(max=limit), u.clamp(-limit, limit)
     s = torch.sigmoid(gc)
@@ -379,7 +397,23 @@ def swiglu_back(gu, dh, ws, limit: float):
     d = d * ws
     dg = d * uc * (s + act * (1 - s)) * (g <= limit)
     du = d * act * (u.abs() <= limit)
-    return torch.cat([dg, du], -1), dweight
+    return torch.cat([dg, du], -1).to(gu.dtype), dweight
+
+
+def silu_mul(gu):
+    g, u = gu.float().chunk(2, -1)
+    return F.silu(g) * u
+
+
+PIECES = ("hc_in", "hc_out", "swiglu", "head_norm", "rms", "rotate", "expert_in", "expert_back", "gather_sum", "silu_mul")
+fused = SimpleNamespace(**{name: globals()[name] for name in PIECES})
+
+
+def compile_pieces():
+    """Let inductor fuse the element-wise pieces."""
+    torch._dynamo.config.cache_size_limit = 256
+    for name in PIECES:
+        setattr(fused, name, torch.compile(globals()[name], dynamic=True))
 
 
 class Moe(nn.Module):
@@ -405,16 +439,14 @@ class Moe(nn.Module):
             top = biased.topk(k, -1).indices
             if self.hashed:
                 top = torch.where(batch.is_image[:, None], top, self.tid2eid[batch.text_ids])
-            flat = top.flatten()
-            order = torch.argsort(flat)
-            counts = torch.bincount(flat, minlength=c.n_routed_experts).tolist()
+            source, mask, back, counts, padded = segments(top.flatten(), c.n_routed_experts)
             if self.training:
                 img = torch.bincount(top[batch.is_image].flatten(), minlength=c.n_routed_experts)
-                self.load = (img, torch.tensor(counts) - img)
+                self.load = (img, counts - img)
         w = s.gather(1, top)
         w = w / w.sum(-1, keepdim=True) * c.routed_scaling_factor
         dt = torch.bfloat16 if torch.is_autocast_enabled("cpu") else torch.float32
-        y = Experts.apply(x, self.w13.to(dt), self.w2.to(dt), w, order, counts, k, c.swiglu_limit)
+        y = Experts.apply(x, self.w13.to(dt), self.w2.to(dt), w, source, back, mask, padded, k, c.swiglu_limit)
         sh = fused.swiglu(x @ self.shared13.t(), c.swiglu_limit) @ self.shared2.t()
         return y + sh.float()
 
@@ -474,15 +506,14 @@ class Block(nn.Module):
 
     def forward(self, x, cos, sin):
         n, t, d = x.shape
-        qkv = F.linear(rms(x, self.norm1), self.wqkv, self.wqkv_b).float().view(n, t, 3, self.heads, -1)
+        qkv = F.linear(fused.rms(x, self.norm1), self.wqkv, self.wqkv_b).float().view(n, t, 3, self.heads, -1)
         qk = qkv[:, :, :2]
         a, b = qk.chunk(2, -1)
         qk = torch.cat([a * cos - b * sin, b * cos + a * sin], -1).permute(2, 0, 3, 1, 4)
         v = qkv[:, :, 2].transpose(1, 2)
         o = vit_attention(qk[0], qk[1], v).transpose(1, 2).reshape(n, t, d)
         x = x + F.linear(o, self.wo, self.wo_b).float()
-        g, u = (rms(x, self.norm2) @ self.w1.t()).float().chunk(2, -1)
-        return x + ((F.silu(g) * u) @ self.w2.t()).float()
+        return x + (fused.silu_mul(fused.rms(x, self.norm2) @ self.w1.t()) @ self.w2.t()).float()
 
 
 class Eye(nn.Module):
@@ -544,11 +575,16 @@ class Model(nn.Module):
         self.hc_head = Hc(c, c.hc_mult, 1)
         self.eye = Eye(c)
 
-    def batch(self, groups):
+    def batch(self, groups, pad=1):
         """groups: list of (prefix ids [p, tp], suffix ids [p, k, ts] or None, spans ((start, end), ...))."""
         c, v = self.c, self.c.vocab_size
         b = SimpleNamespace(groups=[])
         ids, pos = [], []
+        size = sum(p.numel() + (s.numel() if s is not None else 0) for p, s, _ in groups)
+        spare = -size % pad
+        if spare:  # whole numbers of `pad` tokens, so that the matrix shapes repeat from step to step
+            groups = groups + [(torch.ones(spare // 16, 16, dtype=torch.long), None, ())] * (spare >= 16)
+            groups = groups + [(torch.ones(1, spare % 16, dtype=torch.long), None, ())] * (spare % 16 > 0)
         for prefix, suffix, spans in groups:
             p, tp = prefix.shape
             k, ts = (suffix.shape[1], suffix.shape[2]) if suffix is not None else (0, 0)

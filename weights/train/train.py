@@ -238,7 +238,7 @@ class Trainer:
             lr *= min(1, (self.step - first + 1) / 40, (self.step + 1) / 150)
             phase = int(p > a.first_phase)
             t0 = time.time()
-            j = data.join(self.model, self.groups(phase))
+            j = data.join(self.model, self.groups(phase), 256)
             t1 = time.time()
             self.model.train()
             with torch.autocast("cpu", torch.bfloat16, enabled=a.bf16):
@@ -293,7 +293,7 @@ def main():
     ap.add_argument("--first-phase", type=float, default=0.12, help="share of the time without yes/no questions")
     ap.add_argument("--hold", type=float, default=0.4, help="share of the time at the full rate; then it falls to zero")
     ap.add_argument("--lr", type=float, default=2.5e-3)
-    ap.add_argument("--size", type=float, default=5000, help="tokens a step, roughly")
+    ap.add_argument("--size", type=float, default=4200, help="tokens a step, roughly")
     ap.add_argument("--test-every", type=float, default=5, help="minutes")
     ap.add_argument("--bf16", type=lambda s: s != "0", default=True)
     ap.add_argument("--eager", action="store_true", help="no torch.compile")
