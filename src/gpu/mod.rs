@@ -1,1 +1,13 @@
-//! Under construction.
+//! The GPU side: adapter choice, feature tiers, shaders, buffers, and the executor of a
+//! [`crate::graph::Graph`] on wgpu.
+
+mod device;
+mod exec;
+mod kernel;
+pub mod shader;
+mod store;
+
+pub use device::{AdapterReport, Gpu, Tier, adapters};
+pub use exec::GpuGraph;
+pub use kernel::{Binding, Kernel, Limits, grid};
+pub use store::{GpuStore, WeightSource};

@@ -1,1 +1,359 @@
-//! Under construction.
+//! The dispatch graph: tensors, nodes and the order they run in.
+//!
+//! A [`Graph`] is built once per model and phase by a file in [`crate::models`]. It knows names,
+//! shapes and lifetimes, and nothing of wgpu or of any model. Two executors run it: the GPU
+//! ([`crate::gpu::GpuGraph`]) and the plain reference loops ([`reference`]).
+//!
+//! Every tensor is a matrix of `rows x cols`, row-major. The number of rows may depend on how many
+//! token rows and output rows a step has ([`Extent`]), so that one graph serves a prefill chunk of
+//! any length, the decode of one sequence and the decode of many.
+
+mod plan;
+pub mod reference;
+
+use std::fmt;
+
+pub use plan::{Plan, plan};
+
+use crate::gpu::{Kernel, Limits};
+
+/// How many rows a step has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StepSize {
+    /// Token rows (or patches, in a vision graph).
+    pub rows: usize,
+    /// Rows whose logits are wanted.
+    pub outs: usize,
+}
+
+/// A number of matrix rows as a linear function of the step's size.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extent {
+    /// Matrix rows a token row.
+    pub per_row: usize,
+    /// Matrix rows an output row.
+    pub per_out: usize,
+    /// Matrix rows there always are.
+    pub fixed: usize,
+}
+
+impl Extent {
+    /// One matrix row a token row.
+    pub const ROWS: Self = Self::rows(1);
+    /// One matrix row an output row.
+    pub const OUTS: Self = Self { per_row: 0, per_out: 1, fixed: 0 };
+
+    /// `n` matrix rows a token row.
+    pub const fn rows(n: usize) -> Self {
+        Self { per_row: n, per_out: 0, fixed: 0 }
+    }
+
+    /// `n` matrix rows whatever the step's size.
+    pub const fn fixed(n: usize) -> Self {
+        Self { per_row: 0, per_out: 0, fixed: n }
+    }
+
+    /// The number of matrix rows in a step of size `step`.
+    pub fn at(self, step: StepSize) -> usize {
+        self.per_row * step.rows + self.per_out * step.outs + self.fixed
+    }
+}
+
+/// What one element of a tensor is. Activations and state are `F32` or `U32`; weights may also be
+/// stored in 16 bits, two to a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Elem {
+    /// 32-bit float.
+    F32,
+    /// 32-bit unsigned integer.
+    U32,
+    /// IEEE half, weights only.
+    F16,
+    /// bfloat16, weights only.
+    BF16,
+}
+
+impl Elem {
+    /// Bytes an element.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F32 | Self::U32 => 4,
+            Self::F16 | Self::BF16 => 2,
+        }
+    }
+}
+
+/// Where a tensor lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Home {
+    /// Read-only for the life of the model; shared by name between graphs.
+    Weight,
+    /// Kept between steps; shared by name between graphs. Zero at first.
+    State,
+    /// Written and read inside one step; its memory is reused.
+    Scratch,
+    /// Uploaded before a step.
+    Input,
+    /// Kept to the end of a step, and read back if asked for.
+    Output,
+}
+
+/// Names a tensor of one [`Graph`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TensorId(u32);
+
+impl TensorId {
+    /// Position in [`Graph::tensors`].
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// A matrix of the graph.
+#[derive(Clone, Debug)]
+pub struct Tensor {
+    /// Unique within its home; weights carry their checkpoint name.
+    pub name: String,
+    /// Element type.
+    pub elem: Elem,
+    /// Number of rows.
+    pub rows: Extent,
+    /// Elements a row.
+    pub cols: usize,
+    /// Where it lives.
+    pub home: Home,
+    /// Rows that may not be parted when a weight is larger than one binding (an expert's rows).
+    pub granule: usize,
+}
+
+impl Tensor {
+    /// Elements between the starts of two rows in GPU memory. Weight matrices are padded to a
+    /// multiple of 8, so that a kernel may load 16 bytes at a time; everything else is dense.
+    pub fn stride(&self) -> usize {
+        if self.home == Home::Weight {
+            self.cols.next_multiple_of(8)
+        } else {
+            self.cols
+        }
+    }
+
+    /// Bytes in GPU memory when it has `rows` rows, rounded up to whole words.
+    pub fn bytes(&self, rows: usize) -> usize {
+        (rows * self.stride() * self.elem.bytes()).next_multiple_of(4)
+    }
+}
+
+/// How a node uses a tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Reads it.
+    Read,
+    /// Writes it; what it held is lost.
+    Write,
+    /// Reads and writes it, or writes only part of it.
+    Update,
+}
+
+/// One use of a tensor by a node.
+#[derive(Clone, Copy, Debug)]
+pub struct Use {
+    /// The tensor.
+    pub tensor: TensorId,
+    /// How it is used.
+    pub access: Access,
+}
+
+/// Shorthands for a node's list of uses.
+impl TensorId {
+    /// This tensor, read.
+    pub fn read(self) -> Use {
+        Use { tensor: self, access: Access::Read }
+    }
+
+    /// This tensor, written.
+    pub fn write(self) -> Use {
+        Use { tensor: self, access: Access::Write }
+    }
+
+    /// This tensor, read and written.
+    pub fn update(self) -> Use {
+        Use { tensor: self, access: Access::Update }
+    }
+}
+
+/// What an op must at least move and compute in a step; the measure of its kernels.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Cost {
+    /// Bytes read and written once each.
+    pub bytes: u64,
+    /// Floating-point operations (a multiply-add counts two).
+    pub flops: u64,
+}
+
+/// An op: its formula lives in its file's doc comment, its reference function here, its kernel in
+/// the shader of the same name.
+pub trait Op: fmt::Debug + Send + Sync {
+    /// The op's name: that of its file in `src/ops` and in `shaders`.
+    fn name(&self) -> &'static str;
+
+    /// Every tensor it touches.
+    fn uses(&self) -> Vec<Use>;
+
+    /// The specification: plain loops over host memory.
+    fn reference(&self, host: &reference::Host<'_>);
+
+    /// The GPU dispatches that do the same, for a device with these limits.
+    fn kernels(&self, graph: &Graph, limits: &Limits) -> Vec<Kernel>;
+
+    /// What a step of this size must move and compute. The default counts each tensor once, rows
+    /// of state and weights in full.
+    fn cost(&self, graph: &Graph, step: StepSize) -> Cost {
+        let bytes = |u: &Use| {
+            let t = graph.tensor(u.tensor);
+            let once = t.bytes(t.rows.at(step)) as u64;
+            if u.access == Access::Update { 2 * once } else { once }
+        };
+        Cost { bytes: self.uses().iter().map(bytes).sum(), flops: 0 }
+    }
+}
+
+/// One op at its place in the graph.
+#[derive(Debug)]
+pub struct Node {
+    /// Where in the model it stands, for reports: `layers.3.attn.wq_a`.
+    pub label: String,
+    /// What it does.
+    pub op: Box<dyn Op>,
+}
+
+/// Ops in the order they run, and the tensors between them.
+#[derive(Debug)]
+pub struct Graph {
+    /// For reports: the model and the phase.
+    pub name: String,
+    /// The largest step the graph will be asked to run; scratch memory is sized for it.
+    pub max: StepSize,
+    tensors: Vec<Tensor>,
+    nodes: Vec<Node>,
+    scope: Vec<String>,
+}
+
+impl Graph {
+    /// An empty graph for steps of up to `max` rows.
+    pub fn new(name: impl Into<String>, max: StepSize) -> Self {
+        Self { name: name.into(), max, tensors: vec![], nodes: vec![], scope: vec![] }
+    }
+
+    /// All tensors, in the order of their ids.
+    pub fn tensors(&self) -> &[Tensor] {
+        &self.tensors
+    }
+
+    /// All nodes, in the order they run.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// The tensor called `id`.
+    pub fn tensor(&self, id: TensorId) -> &Tensor {
+        &self.tensors[id.index()]
+    }
+
+    /// All tensor ids.
+    pub fn ids(&self) -> impl Iterator<Item = TensorId> + use<> {
+        (0..self.tensors.len() as u32).map(TensorId)
+    }
+
+    /// The tensor of that name and home, if there is one.
+    pub fn find(&self, home: Home, name: &str) -> Option<TensorId> {
+        self.ids().find(|&id| self.tensor(id).home == home && self.tensor(id).name == name)
+    }
+
+    /// Runs `build` with `part` appended to the labels of the nodes it pushes.
+    pub fn scoped<T>(&mut self, part: impl Into<String>, build: impl FnOnce(&mut Self) -> T) -> T {
+        self.scope.push(part.into());
+        let out = build(self);
+        self.scope.pop();
+        out
+    }
+
+    /// The label a node called `part` would get here.
+    pub fn label(&self, part: &str) -> String {
+        let mut s = self.scope.join(".");
+        if !s.is_empty() && !part.is_empty() {
+            s.push('.');
+        }
+        s + part
+    }
+
+    fn add(&mut self, tensor: Tensor) -> TensorId {
+        self.tensors.push(tensor);
+        TensorId(self.tensors.len() as u32 - 1)
+    }
+
+    /// A tensor that is shared by name: the existing one, or a new one.
+    fn shared(&mut self, tensor: Tensor) -> TensorId {
+        if let Some(id) = self.find(tensor.home, &tensor.name) {
+            let have = self.tensor(id);
+            assert!(
+                have.rows == tensor.rows && have.cols == tensor.cols && have.elem == tensor.elem,
+                "two shapes for `{}`",
+                tensor.name
+            );
+            return id;
+        }
+        self.add(tensor)
+    }
+
+    /// A weight matrix of `rows x cols`.
+    pub fn weight(
+        &mut self,
+        name: impl Into<String>,
+        elem: Elem,
+        rows: usize,
+        cols: usize,
+    ) -> TensorId {
+        self.bank(name, elem, rows, cols, 1)
+    }
+
+    /// A weight matrix whose rows may only be parted at multiples of `granule`.
+    pub fn bank(
+        &mut self,
+        name: impl Into<String>,
+        elem: Elem,
+        rows: usize,
+        cols: usize,
+        granule: usize,
+    ) -> TensorId {
+        let (name, rows) = (name.into(), Extent::fixed(rows));
+        self.shared(Tensor { name, elem, rows, cols, home: Home::Weight, granule })
+    }
+
+    /// State kept between steps: `rows x cols`, zero at first.
+    pub fn state(&mut self, name: impl Into<String>, rows: usize, cols: usize) -> TensorId {
+        let (name, rows) = (name.into(), Extent::fixed(rows));
+        self.shared(Tensor { name, elem: Elem::F32, rows, cols, home: Home::State, granule: 1 })
+    }
+
+    /// A temporary of the step.
+    pub fn scratch(&mut self, name: &str, elem: Elem, rows: Extent, cols: usize) -> TensorId {
+        let name = self.label(name);
+        self.add(Tensor { name, elem, rows, cols, home: Home::Scratch, granule: 1 })
+    }
+
+    /// Something the host uploads before each step.
+    pub fn input(&mut self, name: &str, elem: Elem, rows: Extent, cols: usize) -> TensorId {
+        self.shared(Tensor { name: name.into(), elem, rows, cols, home: Home::Input, granule: 1 })
+    }
+
+    /// Something the host may read after each step.
+    pub fn output(&mut self, name: &str, elem: Elem, rows: Extent, cols: usize) -> TensorId {
+        self.shared(Tensor { name: name.into(), elem, rows, cols, home: Home::Output, granule: 1 })
+    }
+
+    /// Appends an op; `part` is its label within the present scope.
+    pub fn push(&mut self, part: &str, op: impl Op + 'static) {
+        let label = self.label(part);
+        self.nodes.push(Node { label, op: Box::new(op) });
+    }
+}

@@ -1,0 +1,64 @@
+// Sum and maximum over a workgroup of WG invocations; all must call, all get the result. The order
+// of additions is fixed on a given adapter. WG is a power of two declared by the including file.
+//#include step
+
+//#if SUBGROUPS
+// No subgroup is narrower than 4.
+var<workgroup> reduce_part: array<f32, WG / 4u>;
+
+fn reduce_sum(ids: Ids, value: f32) -> f32 {
+    let part = subgroupAdd(value);
+    workgroupBarrier();
+    if ids.sublane == 0u {
+        reduce_part[ids.subgroup] = part;
+    }
+    workgroupBarrier();
+    var sum = 0.0;
+    for (var i = 0u; i < ids.subgroups; i++) {
+        sum += reduce_part[i];
+    }
+    return sum;
+}
+
+fn reduce_max(ids: Ids, value: f32) -> f32 {
+    let part = subgroupMax(value);
+    workgroupBarrier();
+    if ids.sublane == 0u {
+        reduce_part[ids.subgroup] = part;
+    }
+    workgroupBarrier();
+    var top = reduce_part[0];
+    for (var i = 1u; i < ids.subgroups; i++) {
+        top = max(top, reduce_part[i]);
+    }
+    return top;
+}
+//#else
+var<workgroup> reduce_part: array<f32, WG>;
+
+fn reduce_sum(ids: Ids, value: f32) -> f32 {
+    workgroupBarrier();
+    reduce_part[ids.lane] = value;
+    for (var half = WG / 2u; half > 0u; half /= 2u) {
+        workgroupBarrier();
+        if ids.lane < half {
+            reduce_part[ids.lane] += reduce_part[ids.lane + half];
+        }
+    }
+    workgroupBarrier();
+    return reduce_part[0];
+}
+
+fn reduce_max(ids: Ids, value: f32) -> f32 {
+    workgroupBarrier();
+    reduce_part[ids.lane] = value;
+    for (var half = WG / 2u; half > 0u; half /= 2u) {
+        workgroupBarrier();
+        if ids.lane < half {
+            reduce_part[ids.lane] = max(reduce_part[ids.lane], reduce_part[ids.lane + half]);
+        }
+    }
+    workgroupBarrier();
+    return reduce_part[0];
+}
+//#endif

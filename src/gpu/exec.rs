@@ -1,0 +1,327 @@
+//! Runs a [`Graph`] on the GPU.
+//!
+//! Everything that does not change between steps is made once: pipelines, parameter blocks, bind
+//! groups. A step writes its inputs, encodes one compute pass over all kernels and submits once.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::kernel::Grid;
+use super::store::storage;
+use super::{Gpu, GpuStore, Kernel, shader};
+use crate::graph::reference::Data;
+use crate::graph::{Access, Elem, Graph, Home, StepSize, TensorId, plan};
+use crate::{Error, Result};
+
+/// A graph made ready to run on one device.
+#[derive(Debug)]
+pub struct GpuGraph {
+    gpu: Gpu,
+    graph: Arc<Graph>,
+    calls: Vec<Call>,
+    step: wgpu::Buffer,
+    buffers: HashMap<TensorId, Vec<wgpu::Buffer>>,
+}
+
+struct Call {
+    node: usize,
+    pipeline: wgpu::ComputePipeline,
+    group: wgpu::BindGroup,
+    grid: Grid,
+}
+
+impl std::fmt::Debug for Call {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Call({})", self.node)
+    }
+}
+
+/// What makes two kernels share a pipeline.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct PipelineKey {
+    shader: &'static str,
+    flags: Vec<&'static str>,
+    consts: Vec<(&'static str, u32)>,
+    /// For each storage binding, whether it is read-only.
+    read_only: Vec<bool>,
+}
+
+impl PipelineKey {
+    fn of(kernel: &Kernel) -> Self {
+        let read_only = |b: &super::Binding| b.used.access == Access::Read;
+        Self {
+            shader: kernel.shader,
+            flags: kernel.flags.clone(),
+            consts: kernel.consts.clone(),
+            read_only: kernel.bindings.iter().map(read_only).collect(),
+        }
+    }
+}
+
+/// Alignment of dynamic and static uniform offsets that every device allows.
+const UNIFORM_ALIGN: usize = 256;
+
+impl GpuGraph {
+    /// Compiles the kernels of `graph` and binds them to the buffers of `store`, which must already
+    /// hold its weights and state ([`GpuStore::add`]).
+    ///
+    /// # Errors
+    /// If the device runs out of memory or the driver refuses a shader.
+    pub fn new(gpu: &Gpu, graph: Arc<Graph>, store: &mut GpuStore) -> Result<Self> {
+        let plan = plan(&graph);
+        store.grow_scratch(gpu, &plan.sizes);
+        let mut buffers = HashMap::new();
+        for id in graph.ids() {
+            let t = graph.tensor(id);
+            let made = match t.home {
+                Home::Weight => store.weights.get(&t.name).cloned(),
+                Home::State => store.states.get(&t.name).map(|b| vec![b.clone()]),
+                Home::Scratch => plan.buffer(id).map(|b| vec![store.scratch[b].clone()]),
+                Home::Input | Home::Output => {
+                    Some(vec![storage(gpu, &t.name, t.bytes(t.rows.at(graph.max)))])
+                }
+            };
+            if let Some(made) = made {
+                buffers.insert(id, made);
+            }
+        }
+        let kernels: Vec<(usize, Kernel)> = graph
+            .nodes()
+            .iter()
+            .enumerate()
+            .flat_map(|(i, n)| n.op.kernels(&graph, &gpu.limits).into_iter().map(move |k| (i, k)))
+            .collect();
+        let step = gpu.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("step"),
+            size: 16,
+            usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        let calls = bind(gpu, kernels, &step, &buffers);
+        gpu.check()?;
+        Ok(Self { gpu: gpu.clone(), graph, calls, step, buffers })
+    }
+
+    /// The graph it runs.
+    pub fn graph(&self) -> &Arc<Graph> {
+        &self.graph
+    }
+
+    /// Dispatches of a step.
+    pub fn dispatches(&self) -> usize {
+        self.calls.len()
+    }
+
+    /// Runs one step and returns the tensors of `wanted` (outputs) as they are after it.
+    ///
+    /// # Errors
+    /// If the device fails.
+    ///
+    /// # Panics
+    /// If the step is larger than the graph's maximum or an input is missing: the runtime's
+    /// mistake, not a user's.
+    pub fn run(
+        &self,
+        step: StepSize,
+        inputs: &[(TensorId, Data)],
+        wanted: &[TensorId],
+    ) -> Result<Vec<Data>> {
+        self.begin(step, inputs);
+        self.submit(step, 0..self.graph.nodes().len());
+        self.read(step, wanted)
+    }
+
+    /// Uploads the inputs of a step without running it.
+    pub fn begin(&self, step: StepSize, inputs: &[(TensorId, Data)]) {
+        let max = self.graph.max;
+        assert!(step.rows <= max.rows && step.outs <= max.outs, "{step:?} is over {max:?}");
+        let words = [step.rows as u32, step.outs as u32, 0, 0];
+        self.gpu.queue.write_buffer(&self.step, 0, bytemuck::cast_slice(&words));
+        for (id, data) in inputs {
+            self.write(*id, data);
+        }
+    }
+
+    /// Encodes and submits a range of nodes.
+    pub fn submit(&self, step: StepSize, nodes: std::ops::Range<usize>) {
+        let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        for call in self.calls.iter().filter(|c| nodes.contains(&c.node)) {
+            let [x, y, z] = (call.grid)(step);
+            if x * y * z == 0 {
+                continue;
+            }
+            pass.set_pipeline(&call.pipeline);
+            pass.set_bind_group(0, &call.group, &[]);
+            pass.dispatch_workgroups(x, y, z);
+        }
+        drop(pass);
+        self.gpu.queue.submit([encoder.finish()]);
+    }
+
+    /// Overwrites a tensor that is not a weight. Used for inputs, and by `verify` and tests.
+    pub fn write(&self, id: TensorId, data: &Data) {
+        if !data.is_empty() {
+            self.gpu.queue.write_buffer(&self.buffers[&id][0], 0, data.bytes());
+        }
+    }
+
+    /// Reads tensors (not weights) back as they are after everything submitted so far.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn read(&self, step: StepSize, ids: &[TensorId]) -> Result<Vec<Data>> {
+        let sizes: Vec<u64> = ids
+            .iter()
+            .map(|&id| {
+                let t = self.graph.tensor(id);
+                t.bytes(t.rows.at(step)) as u64
+            })
+            .collect();
+        let total: u64 = sizes.iter().sum();
+        if total == 0 {
+            self.gpu.wait()?;
+            return Ok(ids.iter().map(|&id| self.data(id, &[])).collect());
+        }
+        let staging = self.gpu.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("read-back"),
+            size: total,
+            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
+        let mut at = 0;
+        for (&id, &size) in ids.iter().zip(&sizes) {
+            if size > 0 {
+                encoder.copy_buffer_to_buffer(&self.buffers[&id][0], 0, &staging, at, size);
+            }
+            at += size;
+        }
+        self.gpu.queue.submit([encoder.finish()]);
+        staging.slice(..).map_async(wgpu::MapMode::Read, |_| {});
+        self.gpu.wait()?;
+        let lost = || Error::Gpu(format!("{}: read-back failed", self.gpu.report.name));
+        let view = staging.slice(..).get_mapped_range().map_err(|_| lost())?;
+        let mut at = 0;
+        let mut out = vec![];
+        for (&id, &size) in ids.iter().zip(&sizes) {
+            out.push(self.data(id, &view[at..at + size as usize]));
+            at += size as usize;
+        }
+        Ok(out)
+    }
+
+    fn data(&self, id: TensorId, bytes: &[u8]) -> Data {
+        match self.graph.tensor(id).elem {
+            Elem::U32 => Data::U32(bytemuck::pod_collect_to_vec(bytes)),
+            _ => Data::F32(bytemuck::pod_collect_to_vec(bytes)),
+        }
+    }
+}
+
+/// Makes pipelines (each distinct one once, in parallel), parameter blocks and bind groups.
+fn bind(
+    gpu: &Gpu,
+    kernels: Vec<(usize, Kernel)>,
+    step: &wgpu::Buffer,
+    buffers: &HashMap<TensorId, Vec<wgpu::Buffer>>,
+) -> Vec<Call> {
+    let mut keys: Vec<PipelineKey> = vec![];
+    let mut index: HashMap<PipelineKey, usize> = HashMap::new();
+    let of_kernel: Vec<usize> = kernels
+        .iter()
+        .map(|(_, k)| {
+            let key = PipelineKey::of(k);
+            *index.entry(key.clone()).or_insert_with(|| {
+                keys.push(key);
+                keys.len() - 1
+            })
+        })
+        .collect();
+    let pipelines: Vec<_> = keys.par_iter().map(|key| pipeline(gpu, key)).collect();
+
+    let slot = |i: usize| (i * UNIFORM_ALIGN) as u64;
+    let mut blocks = vec![0; kernels.len() * UNIFORM_ALIGN];
+    for (i, (_, kernel)) in kernels.iter().enumerate() {
+        let at = i * UNIFORM_ALIGN;
+        blocks[at..at + kernel.params.len()].copy_from_slice(&kernel.params);
+    }
+    let params = gpu.device.create_buffer(&wgpu::BufferDescriptor {
+        label: Some("params"),
+        size: blocks.len().max(UNIFORM_ALIGN) as u64,
+        usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+        mapped_at_creation: false,
+    });
+    gpu.queue.write_buffer(&params, 0, &blocks);
+
+    let made = kernels.into_iter().enumerate().map(|(i, (node, kernel))| {
+        let (layout, pipeline) = &pipelines[of_kernel[i]];
+        let uniform = |buffer, offset, size| {
+            wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                buffer,
+                offset,
+                size: std::num::NonZeroU64::new(size),
+            })
+        };
+        let block = kernel.params.len().next_multiple_of(16) as u64;
+        let mut entries = vec![
+            wgpu::BindGroupEntry { binding: 0, resource: uniform(&params, slot(i), block) },
+            wgpu::BindGroupEntry { binding: 1, resource: uniform(step, 0, 16) },
+        ];
+        for (j, b) in kernel.bindings.iter().enumerate() {
+            let buffer = &buffers[&b.used.tensor][b.part];
+            entries.push(wgpu::BindGroupEntry {
+                binding: j as u32 + 2,
+                resource: buffer.as_entire_binding(),
+            });
+        }
+        let group = gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(kernel.shader),
+            layout,
+            entries: &entries,
+        });
+        Call { node, pipeline: pipeline.clone(), group, grid: kernel.grid }
+    });
+    made.collect()
+}
+
+fn pipeline(gpu: &Gpu, key: &PipelineKey) -> (wgpu::BindGroupLayout, wgpu::ComputePipeline) {
+    let entry = |binding: usize, ty| wgpu::BindGroupLayoutEntry {
+        binding: binding as u32,
+        visibility: wgpu::ShaderStages::COMPUTE,
+        ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
+        count: None,
+    };
+    let mut entries = vec![
+        entry(0, wgpu::BufferBindingType::Uniform),
+        entry(1, wgpu::BufferBindingType::Uniform),
+    ];
+    for (i, &read_only) in key.read_only.iter().enumerate() {
+        entries.push(entry(i + 2, wgpu::BufferBindingType::Storage { read_only }));
+    }
+    let device = &gpu.device;
+    let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+        label: Some(key.shader),
+        entries: &entries,
+    });
+    let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+        label: Some(key.shader),
+        bind_group_layouts: &[Some(&layout)],
+        immediate_size: 0,
+    });
+    let module = gpu.module(key.shader, shader::specialise(key.shader, &key.flags, &key.consts));
+    let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+        label: Some(key.shader),
+        layout: Some(&pipeline_layout),
+        module: &module,
+        entry_point: Some("main"),
+        compilation_options: wgpu::PipelineCompilationOptions {
+            constants: &[],
+            zero_initialize_workgroup_memory: false,
+        },
+        cache: None,
+    });
+    (layout, pipeline)
+}

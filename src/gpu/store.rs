@@ -1,0 +1,129 @@
+//! Weights and state in GPU memory, shared by name between the graphs of one model.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use super::Gpu;
+use crate::Result;
+use crate::graph::{Graph, Home, Tensor};
+
+/// Where weights come from: the files of a model, or a test's random numbers.
+pub trait WeightSource {
+    /// Appends rows `rows` of weight `tensor` to `out`, in the tensor's element type, each row
+    /// padded with zeros to [`Tensor::stride`] elements.
+    ///
+    /// # Errors
+    /// If the file cannot give them.
+    fn read(&self, tensor: &Tensor, rows: Range<usize>, out: &mut Vec<u8>) -> Result<()>;
+}
+
+/// Buffers of weights (in parts where one is larger than a binding) and of state.
+#[derive(Debug, Default)]
+pub struct GpuStore {
+    pub(super) weights: HashMap<String, Vec<wgpu::Buffer>>,
+    pub(super) states: HashMap<String, wgpu::Buffer>,
+    /// Scratch buffers; graphs never run at the same time, so they share them.
+    pub(super) scratch: Vec<wgpu::Buffer>,
+}
+
+/// Bytes uploaded between two submissions: what wgpu stages in host memory at a time.
+const UPLOAD_BYTES: usize = 32 << 20;
+
+impl GpuStore {
+    /// Uploads every weight of `graph` that is not here yet and makes its state, zeroed. `progress`
+    /// is told the bytes of weights uploaded so far.
+    ///
+    /// # Errors
+    /// If `source` cannot give a weight or the device runs out of memory.
+    pub fn add(
+        &mut self,
+        gpu: &Gpu,
+        graph: &Graph,
+        source: &dyn WeightSource,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<()> {
+        let mut done = 0;
+        for id in graph.ids() {
+            let t = graph.tensor(id);
+            match t.home {
+                Home::Weight if !self.weights.contains_key(&t.name) => {
+                    let mut parts = vec![];
+                    for rows in gpu.limits.parts(graph, id) {
+                        let buffer = storage(gpu, &t.name, t.bytes(rows.len()));
+                        gpu.check()?;
+                        upload(gpu, &buffer, t, rows, source, &mut |n| {
+                            done += n;
+                            progress(done);
+                        })?;
+                        parts.push(buffer);
+                    }
+                    self.weights.insert(t.name.clone(), parts);
+                }
+                Home::State if !self.states.contains_key(&t.name) => {
+                    let buffer = storage(gpu, &t.name, t.bytes(t.rows.fixed));
+                    self.states.insert(t.name.clone(), buffer);
+                }
+                _ => {}
+            }
+        }
+        gpu.check()
+    }
+
+    /// Makes sure that there are scratch buffers of at least these sizes.
+    pub(super) fn grow_scratch(&mut self, gpu: &Gpu, sizes: &[usize]) {
+        for (i, &size) in sizes.iter().enumerate() {
+            match self.scratch.get(i) {
+                Some(b) if b.size() >= size as u64 => {}
+                Some(_) => self.scratch[i] = storage(gpu, "scratch", size),
+                None => self.scratch.push(storage(gpu, "scratch", size)),
+            }
+        }
+    }
+
+    /// Bytes of weights, state and scratch in GPU memory.
+    pub fn bytes(&self) -> [u64; 3] {
+        let weights = self.weights.values().flatten().map(wgpu::Buffer::size).sum();
+        let states = self.states.values().map(wgpu::Buffer::size).sum();
+        [weights, states, self.scratch.iter().map(wgpu::Buffer::size).sum()]
+    }
+}
+
+/// A storage buffer; wgpu zeroes it. Never empty, since WebGPU forbids empty bindings.
+pub(super) fn storage(gpu: &Gpu, label: &str, bytes: usize) -> wgpu::Buffer {
+    gpu.device.create_buffer(&wgpu::BufferDescriptor {
+        label: Some(label),
+        size: bytes.max(16) as u64,
+        usage: wgpu::BufferUsages::STORAGE
+            | wgpu::BufferUsages::COPY_DST
+            | wgpu::BufferUsages::COPY_SRC,
+        mapped_at_creation: false,
+    })
+}
+
+fn upload(
+    gpu: &Gpu,
+    buffer: &wgpu::Buffer,
+    tensor: &Tensor,
+    rows: Range<usize>,
+    source: &dyn WeightSource,
+    progress: &mut dyn FnMut(u64),
+) -> Result<()> {
+    let row_bytes = (tensor.stride() * tensor.elem.bytes()).max(1);
+    // A chunk ends on a word, as `write_buffer` asks: an even number of rows does.
+    let chunk = (UPLOAD_BYTES / row_bytes).max(2) & !1;
+    let mut bytes = vec![];
+    let mut offset = 0;
+    for first in rows.clone().step_by(chunk) {
+        bytes.clear();
+        source.read(tensor, first..(first + chunk).min(rows.end), &mut bytes)?;
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        gpu.queue.write_buffer(buffer, offset, &bytes);
+        offset += bytes.len() as u64;
+        if bytes.len() >= UPLOAD_BYTES / 2 {
+            gpu.queue.submit([]);
+            gpu.wait()?;
+        }
+        progress(bytes.len() as u64);
+    }
+    Ok(())
+}
