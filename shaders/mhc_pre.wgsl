@@ -46,24 +46,14 @@ fn sigmoid(v: f32) -> f32 {
 // C while it is being made.
 var<workgroup> square: array<f32, N * N>;
 
-// Divides N elements of C by their sum: those of row or column `line`.
-fn divide_row(line: u32) {
+// Divides N elements of C, `stride` apart, by their sum.
+fn divide(first: u32, stride: u32) {
     var sum = params.hc_eps;
-    for (var j = 0u; j < N; j++) {
-        sum += square[line * N + j];
+    for (var k = 0u; k < N; k++) {
+        sum += square[first + k * stride];
     }
-    for (var j = 0u; j < N; j++) {
-        square[line * N + j] /= sum;
-    }
-}
-
-fn divide_column(line: u32) {
-    var sum = params.hc_eps;
-    for (var i = 0u; i < N; i++) {
-        sum += square[i * N + line];
-    }
-    for (var i = 0u; i < N; i++) {
-        square[i * N + line] /= sum;
+    for (var k = 0u; k < N; k++) {
+        square[first + k * stride] /= sum;
     }
 }
 
@@ -113,16 +103,11 @@ fn main(ids: Ids) {
     if worker {
         softmax_row(ids.lane, m, unit);
     }
-    for (var k = 0u; k < params.iters; k++) {
-        if k > 0u {
-            workgroupBarrier();
-            if worker {
-                divide_row(ids.lane);
-            }
-        }
+    for (var half = 1u; half < 2u * params.iters; half++) {
+        let columns = half % 2u == 1u;
         workgroupBarrier();
         if worker {
-            divide_column(ids.lane);
+            divide(select(ids.lane * N, ids.lane, columns), select(1u, N, columns));
         }
     }
     if worker {

@@ -33,7 +33,7 @@ pub struct MhcPre {
     pub norm: TensorId,
     /// Streams, 1 to 8.
     pub n: usize,
-    /// Sinkhorn iterations in all.
+    /// Sinkhorn iterations in all, at least 1.
     pub iters: usize,
     /// Added to `pre` and to Sinkhorn's sums.
     pub hc_eps: f32,
@@ -45,7 +45,8 @@ pub struct MhcPre {
 /// row by row) that write its output back.
 pub fn mhc_pre(g: &mut Graph, p: MhcPre) -> (TensorId, TensorId) {
     let (rows, cols) = (g.tensor(p.streams).rows, g.tensor(p.streams).cols / p.n);
-    assert!((1..=8).contains(&p.n) && g.tensor(p.mix).cols == (2 + p.n) * p.n, "mhc_pre shapes");
+    assert!((1..=8).contains(&p.n) && p.iters > 0, "mhc_pre: {p:?}");
+    assert_eq!(g.tensor(p.mix).cols, (2 + p.n) * p.n, "mhc_pre: mix");
     let y = g.scratch("mhc_input", Elem::F32, rows, cols);
     let coef = g.scratch("mhc_coef", Elem::F32, rows, p.n + p.n * p.n);
     g.push("mhc_pre", Pre { p, y, coef });
