@@ -209,12 +209,24 @@ impl Engine {
         if let Some(found) = self.cache.get(picture.hash) {
             return Ok(found);
         }
-        let (Some(part), Some(vision)) = (&self.vision, &self.config.vision) else {
+        let (plan, hash) = (picture.plan, picture.hash);
+        let (Some(prepared), Some(part)) = (self.prepare_picture(picture), &self.vision) else {
             return Err(Error::Request("this model takes no pictures".into()));
         };
-        let encoded = Arc::new(image::encode(&mut self.runner, part, vision, picture)?);
+        let Prepared { graph, step, inputs } = prepared;
+        let mut out = self.runner.run(graph, step, inputs, &[part.tokens])?;
+        let Some(Data::F32(tokens)) = out.pop() else {
+            return Err(Error::Gpu("the device gave no image tokens".into()));
+        };
+        let encoded = Arc::new(Encoded { plan, hash, tokens });
         self.cache.put(Arc::clone(&encoded));
         Ok(encoded)
+    }
+
+    /// The vision graph and its inputs for a picture; `None` if the model cannot see.
+    pub(super) fn prepare_picture(&self, picture: Patches) -> Option<Prepared> {
+        let (part, vision) = (self.vision.as_ref()?, self.config.vision.as_ref()?);
+        Some(image::prepare(part, vision, picture))
     }
 
     /// The graphs, for reports: prefill, decode and, on models that see, the vision tower.

@@ -3,9 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::engine::VisionPart;
-use super::runner::Runner;
-use crate::Result;
+use super::engine::{Prepared, VisionPart};
 use crate::formats::VisionConfig;
 use crate::graph::StepSize;
 use crate::graph::reference::Data;
@@ -52,13 +50,8 @@ impl Cache {
     }
 }
 
-/// Runs the tower and the aligner on one picture.
-pub(super) fn encode(
-    runner: &mut Runner,
-    part: &VisionPart,
-    vision: &VisionConfig,
-    picture: Patches,
-) -> Result<Encoded> {
+/// The tower's graph and inputs for one picture.
+pub(super) fn prepare(part: &VisionPart, vision: &VisionConfig, picture: Patches) -> Prepared {
     let plan = picture.plan;
     let (w, h) = (picture.patches_w as u32, picture.patches_h as u32);
     let n = w * h;
@@ -77,10 +70,5 @@ pub(super) fn encode(
         (part.blocks, Data::U32(blocks.collect())),
     ];
     let step = StepSize { rows: n as usize, outs: plan.grid_w * plan.grid_h };
-    let mut out = runner.run(part.graph, step, inputs, &[part.tokens])?;
-    let tokens = match out.pop() {
-        Some(Data::F32(tokens)) => tokens,
-        _ => unreachable!("the tower's output is one tensor of floats"),
-    };
-    Ok(Encoded { plan, hash: picture.hash, tokens })
+    Prepared { graph: part.graph, step, inputs }
 }

@@ -7,6 +7,7 @@ mod prompt;
 mod rows;
 mod runner;
 mod session;
+pub mod verify;
 
 pub use engine::{Backend, Engine, EngineOptions, Progress};
 pub use image::Encoded;

@@ -77,6 +77,14 @@ impl Runner {
         }
     }
 
+    /// The graph as it is on the GPU, if that is where it runs.
+    pub fn gpu_graph(&self, id: GraphId) -> Option<&GpuGraph> {
+        match self {
+            Self::Gpu { graphs, .. } => Some(&graphs[id.0]),
+            Self::Cpu { .. } => None,
+        }
+    }
+
     /// Runs one step and returns the outputs `wanted`. Inputs may be shorter than the graph
     /// declares where the rest is not read.
     ///

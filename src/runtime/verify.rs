@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::engine::Prepared;
-use super::{Engine, Prompt, Runner, Sampling};
+use super::{Engine, Prompt, Sampling};
 use crate::graph::reference::{Data, Host, Store};
 use crate::graph::{Access, Home};
 use crate::media::Patches;
@@ -90,11 +90,7 @@ fn step_reports(
     progress: &mut dyn FnMut(),
 ) -> Result<()> {
     let graph = Arc::clone(engine.runner().graph(step.graph));
-    let Runner::Gpu { .. } = engine.runner() else {
-        return Err(Error::Request("verify compares a GPU with the CPU: there is no GPU".into()));
-    };
-    let gpu = engine.runner().gpu_graph(step.graph);
-    let Some(gpu) = gpu else {
+    let Some(gpu) = engine.runner().gpu_graph(step.graph) else {
         return Err(Error::Request("verify compares a GPU with the CPU: there is no GPU".into()));
     };
     gpu.begin(step.step, &step.inputs);
