@@ -7,3 +7,5 @@ mod common;
 mod moe;
 #[path = "ops/norms.rs"]
 mod norms;
+#[path = "ops/sampling.rs"]
+mod sampling;
