@@ -3,9 +3,13 @@
 #[path = "ops/attention.rs"]
 mod attention;
 mod common;
+#[path = "ops/matmul.rs"]
+mod matmul;
 #[path = "ops/moe.rs"]
 mod moe;
 #[path = "ops/norms.rs"]
 mod norms;
 #[path = "ops/sampling.rs"]
 mod sampling;
+#[path = "ops/streams.rs"]
+mod streams;

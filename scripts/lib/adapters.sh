@@ -119,7 +119,9 @@ _install_lavapipe() {
   fi
   codename=$(. /etc/os-release && printf %s "${VERSION_CODENAME:-}")
   suite=$codename-backports
-  if ! apt-cache policy | grep -q "n=$suite,"; then
+  # (Not `| grep -q`: it ends at the first match, and pipefail then takes
+  # apt-cache's broken pipe for a failure.)
+  if [[ $(apt-cache policy) != *"n=$suite,"* ]]; then
     if [ -n "$codename" ] && entry=$(_backports_entry "$suite" "$codename"); then
       _say "adapters: adding $suite in $BACKPORTS_FILE, for Mesa $MESA_WANTED or later"
       printf '%s\n' "$entry" | _as_root tee "$BACKPORTS_FILE" >/dev/null
@@ -130,7 +132,7 @@ _install_lavapipe() {
       fi
     fi
   fi
-  if apt-cache policy mesa-vulkan-drivers | grep -q "$suite/"; then
+  if [[ $(apt-cache policy mesa-vulkan-drivers) == *" $suite/"* ]]; then
     _apt_install -t "$suite" mesa-vulkan-drivers
   else
     _say "adapters: no $suite here; taking the release's own Mesa"

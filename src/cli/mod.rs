@@ -1,8 +1,50 @@
-//! The command line.
+//! The command line: one file a subcommand.
+
+mod common;
+mod devices;
+mod inspect;
+mod logits;
 
 use std::process::ExitCode;
 
-/// Runs the command line.
-pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+use clap::{Parser, Subcommand};
+
+use crate::Result;
+
+/// A local inference engine for DeepSeek's multimodal mixture-of-experts models, on any GPU.
+#[derive(Debug, Parser)]
+#[command(name = "fathom", version, about, propagate_version = true, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
 }
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Devices(devices::Args),
+    Inspect(inspect::Args),
+    Logits(logits::Args),
+}
+
+/// Runs the command line; errors are one line on standard error and exit status 1.
+pub fn main() -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("FATHOM_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("error"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let done = match Cli::parse().command {
+        Command::Devices(args) => devices::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Logits(args) => logits::run(&args),
+    };
+    match done {
+        Ok(code) => code,
+        Err(e) => {
+            let message = e.to_string();
+            anstream::eprintln!("{}", message.trim().replace('\n', " "));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What a subcommand gives back: its exit status, or an error to print.
+type Outcome = Result<ExitCode>;

@@ -1,1 +1,19 @@
-//! Under construction.
+//! Files on disk: safetensors folders, the names tensors go by in them, and `config.json`.
+//!
+//! [`Checkpoint`] opens a folder and hands out typed views of its bytes without copying them;
+//! [`Weights`] finds a tensor by its official name whichever naming the folder uses;
+//! [`V4Config`] reads the model's dimensions.
+
+mod checkpoint;
+mod config;
+mod dtype;
+mod fields;
+mod names;
+mod shard;
+mod view;
+
+pub use checkpoint::Checkpoint;
+pub use config::{LayerKind, V4Config, VisionConfig, Yarn};
+pub use dtype::DType;
+pub use names::Weights;
+pub use view::TensorView;

@@ -77,6 +77,11 @@ impl Store {
         self.weights.insert(name.into(), RefCell::new(data));
     }
 
+    /// Whether there is a weight of that name.
+    pub fn has_weight(&self, name: &str) -> bool {
+        self.weights.contains_key(name)
+    }
+
     /// Makes zeroed state for every state tensor of `graph` that is not there yet.
     pub fn add_states(&mut self, graph: &Graph) {
         for t in graph.tensors().iter().filter(|t| t.home == Home::State) {
@@ -101,10 +106,10 @@ pub struct Host<'a> {
 
 impl<'a> Host<'a> {
     /// Host memory for one step of `graph`: scratch and outputs are allocated and zeroed, `inputs`
-    /// are taken as given.
+    /// are taken as given; one that is shorter than the graph declares is padded with zeros.
     ///
     /// # Panics
-    /// If an input is missing or has the wrong length: the runtime's mistake, not a user's.
+    /// If an input is missing or too long: the runtime's mistake, not a user's.
     pub fn new(
         graph: &'a Graph,
         store: &'a Store,
@@ -119,8 +124,13 @@ impl<'a> Host<'a> {
             match t.home {
                 Home::Weight | Home::State => {}
                 Home::Input => {
-                    let have = local.get(&id).map(|d| d.borrow().len());
-                    assert_eq!(have, Some(len), "input `{}`", t.name);
+                    let Some(data) = local.get_mut(&id) else { panic!("no input `{}`", t.name) };
+                    let data = data.get_mut();
+                    assert!(data.len() <= len, "input `{}` is too long", t.name);
+                    match data {
+                        Data::F32(v) => v.resize(len, 0.0),
+                        Data::U32(v) => v.resize(len, 0),
+                    }
                 }
                 Home::Scratch | Home::Output => {
                     local.insert(id, RefCell::new(Data::zeros(t.elem, len)));

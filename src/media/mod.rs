@@ -1,1 +1,17 @@
-//! Under construction.
+//! Pictures and clips: files in, patches and prompt layout out.
+//!
+//! | step | module |
+//! |---|---|
+//! | read a picture, fit it to its canvas, cut patches | [`picture`] |
+//! | choose the canvas for a picture's size | [`plan`](mod@plan) |
+//! | order the picture's tokens in the prompt | [`layout`] |
+
+pub mod layout;
+pub mod picture;
+pub mod plan;
+mod resize;
+
+pub use layout::{ImageBlock, Kind};
+pub use picture::{Patches, prepare};
+pub use plan::{Plan, PlanConfig, plan};
+pub use resize::resize;

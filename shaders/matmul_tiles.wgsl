@@ -1,0 +1,166 @@
+// Matrix product for many rows (prefill): a workgroup makes a tile of BM rows x BN outputs, each
+// invocation TM x TN of them; tiles of x and w pass through workgroup memory in pieces of 16 along k.
+// Flags and formula: lib/matmul.wgsl. Grid: (output tiles, row tiles, groups).
+
+override BM: u32 = 32u;
+override BN: u32 = 32u;
+override TM: u32 = 4u;
+override TN: u32 = 4u;
+//#include matmul
+const WIDTH: u32 = BN / TN;
+const WG: u32 = WIDTH * (BM / TM);
+// vec4s along k in a tile, and one more between rows, so that rows fall into different banks.
+const KV: u32 = 4u;
+const PITCH: u32 = KV + 1u;
+
+//#if EXPERTS
+struct Tile {
+    expert: u32,
+    first: u32,  // into sorted
+    count: u32,
+    spare: u32,
+}
+@group(0) @binding(5) var<storage, read> pages: array<u32>;   // [experts]: where its rows are
+@group(0) @binding(6) var<storage, read> sorted: array<u32>;  // [slots]: slots by expert
+@group(0) @binding(7) var<storage, read> tiles: array<Tile>;  // [0].expert: how many; then they
+//#if GATED
+@group(0) @binding(8) var<storage, read> weights: array<f32>;  // [slots]
+@group(0) @binding(9) var<storage, read> w3: array<Raw>;       // as w
+//#endif
+//#endif
+
+var<workgroup> x_tile: array<vec4<f32>, BM * PITCH>;
+var<workgroup> w_tile: array<vec4<f32>, BN * PITCH>;
+//#if GATED
+var<workgroup> w3_tile: array<vec4<f32>, BN * PITCH>;
+//#endif
+
+@compute @workgroup_size(WG)
+fn main(ids: Ids) {
+    let group = ids.group.z;
+    let block = ids.group.x * BN;
+//#if EXPERTS
+    if ids.group.y >= tiles[0].expert {
+        return;
+    }
+    let tile = tiles[ids.group.y + 1u];
+    let page = pages[tile.expert];
+    if page < params.first || page >= params.first + params.count {
+        return;
+    }
+    let rows = tile.count;
+    let weight_row = (page - params.first) * params.n;
+    let outputs = params.n;
+    let first = 0u;
+//#else
+    let row0 = ids.group.y * BM;
+    let rows = y_rows() - row0;
+    let weight_row = group * params.n;
+    let outputs = params.count;
+    let first = params.first;
+//#endif
+    let tm = ids.lane / WIDTH;
+    let tn = ids.lane % WIDTH;
+
+    var acc: array<f32, TM * TN>;
+//#if GATED
+    var acc3: array<f32, TM * TN>;
+//#endif
+    for (var i = 0u; i < TM * TN; i++) {
+        acc[i] = 0.0;
+//#if GATED
+        acc3[i] = 0.0;
+//#endif
+    }
+    for (var o = 0u; o < params.oct; o += 2u) {
+        for (var i = ids.lane; i < BM * 2u; i += WG) {
+            let m = i / 2u;
+            let at = o + i % 2u;
+            var v = Oct(vec4(0.0), vec4(0.0));
+            if m < rows && at < params.oct {
+//#if EXPERTS
+                let row = sorted[tile.first + m] / params.share;
+//#else
+                let row = (row0 + m) / params.share;
+//#endif
+                v = load_x(row * params.x_cols + group * params.k, at * 8u);
+            }
+            let to = m * PITCH + i % 2u * 2u;
+            x_tile[to] = v.lo;
+            x_tile[to + 1u] = v.hi;
+        }
+        for (var i = ids.lane; i < BN * 2u; i += WG) {
+            let n = i / 2u;
+            let at = o + i % 2u;
+            var v = Oct(vec4(0.0), vec4(0.0));
+//#if GATED
+            var v3 = Oct(vec4(0.0), vec4(0.0));
+//#endif
+            if block + n < outputs && at < params.oct {
+                let from_w = (weight_row + block + n) * params.oct + at;
+                v = decode(w[from_w]);
+//#if GATED
+                v3 = decode(w3[from_w]);
+//#endif
+            }
+            let to = n * PITCH + i % 2u * 2u;
+            w_tile[to] = v.lo;
+            w_tile[to + 1u] = v.hi;
+//#if GATED
+            w3_tile[to] = v3.lo;
+            w3_tile[to + 1u] = v3.hi;
+//#endif
+        }
+        workgroupBarrier();
+        for (var k = 0u; k < KV; k++) {
+            // Rows and outputs of an invocation lie WIDTH apart: neighbours read neighbours.
+            var xs: array<vec4<f32>, TM>;
+            for (var i = 0u; i < TM; i++) {
+                xs[i] = x_tile[(tm + i * (BM / TM)) * PITCH + k];
+            }
+            for (var j = 0u; j < TN; j++) {
+                let v = w_tile[(tn + j * WIDTH) * PITCH + k];
+                for (var i = 0u; i < TM; i++) {
+                    acc[i * TN + j] += dot(xs[i], v);
+                }
+//#if GATED
+                let v3 = w3_tile[(tn + j * WIDTH) * PITCH + k];
+                for (var i = 0u; i < TM; i++) {
+                    acc3[i * TN + j] += dot(xs[i], v3);
+                }
+//#endif
+            }
+        }
+        workgroupBarrier();
+    }
+    for (var i = 0u; i < TM; i++) {
+        let m = tm + i * (BM / TM);
+        if m >= rows {
+            continue;
+        }
+//#if EXPERTS
+        let row = sorted[tile.first + m];
+//#else
+        let row = row0 + m;
+//#endif
+        for (var j = 0u; j < TN; j++) {
+            let n = block + tn + j * WIDTH;
+            if n >= outputs {
+                continue;
+            }
+            var sum = acc[i * TN + j];
+//#if GATED
+            sum = gated(sum, acc3[i * TN + j], weights[row]);
+//#endif
+            let col = group * params.n + first + n;
+//#if BIAS
+            sum += bias[col];
+//#endif
+            let at = row * params.y_cols + col;
+//#if RESIDUAL
+            sum += residual[at];
+//#endif
+            y[at] = sum;
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Arguments and progress that subcommands share.
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use crate::formats::Checkpoint;
+use crate::runtime::{self, Engine, EngineOptions};
+use crate::{Error, Result};
+
+/// What to run on.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum Backend {
+    /// The GPU; the CPU reference path where there is no adapter.
+    #[default]
+    Auto,
+    /// The GPU, or an error.
+    Gpu,
+    /// The CPU reference path: for checking, slow.
+    Cpu,
+}
+
+impl From<Backend> for runtime::Backend {
+    fn from(b: Backend) -> Self {
+        match b {
+            Backend::Auto => Self::Auto,
+            Backend::Gpu => Self::Gpu,
+            Backend::Cpu => Self::Cpu,
+        }
+    }
+}
+
+/// Where to run.
+#[derive(Clone, Debug, Args)]
+pub struct DeviceArgs {
+    /// What to run on
+    #[arg(long, value_enum, default_value_t)]
+    pub backend: Backend,
+    /// Adapter to use: an index or part of a name from `fathom devices` [env: FATHOM_ADAPTER]
+    #[arg(long, value_name = "NAME|INDEX")]
+    pub adapter: Option<String>,
+}
+
+impl DeviceArgs {
+    /// Options of an engine on this device.
+    pub fn options(&self) -> EngineOptions {
+        EngineOptions {
+            backend: self.backend.into(),
+            adapter: self.adapter.clone(),
+            ..EngineOptions::default()
+        }
+    }
+}
+
+/// Opens a model: a folder, or the one that is built in.
+///
+/// # Errors
+/// If the folder holds no usable model.
+pub fn open(model: Option<&PathBuf>) -> Result<Checkpoint> {
+    match model {
+        Some(folder) => Checkpoint::open(folder),
+        None => Err(Error::Request("no model was named".into())),
+    }
+}
+
+/// Loads an engine with a progress bar.
+///
+/// # Errors
+/// As [`Engine::load`].
+pub fn load(checkpoint: &Checkpoint, options: &EngineOptions) -> Result<Engine> {
+    let bar = bar("loading", "{bytes}/{total_bytes}");
+    let engine = Engine::load(checkpoint, options, &mut |_, done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    engine
+}
+
+/// A progress bar on standard error, hidden unless that is a terminal.
+pub fn bar(what: &str, unit: &str) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let template = format!("{what} {{wide_bar}} {unit} {{eta}}");
+    let style = ProgressStyle::with_template(&template);
+    let bar = ProgressBar::new(0);
+    // The template is one of ours; should it be wrong, the default style serves as well.
+    if let Ok(style) = style {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// Prints a value as JSON on standard output.
+///
+/// # Errors
+/// If standard output is closed.
+pub fn print_json(value: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|e| Error::Request(format!("cannot be written as JSON: {e}")))?;
+    print_line(&text)
+}
+
+/// Prints a line on standard output; a closed pipe is an error rather than a panic.
+///
+/// # Errors
+/// If standard output is closed.
+pub fn print_line(text: &str) -> Result<()> {
+    writeln!(std::io::stdout(), "{text}").map_err(|e| Error::io("standard output", e))
+}
+
+/// `1536` -> `1.5 KiB`.
+pub fn bytes(n: u64) -> String {
+    indicatif::BinaryBytes(n).to_string()
+}

@@ -1,0 +1,291 @@
+//! A model folder: its `config.json` and its safetensors files, mapped rather than read.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::shard::{Entry, Shard};
+use super::{DType, TensorView};
+use crate::{Error, Result};
+
+const CONFIG: &str = "config.json";
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+
+/// An opened model folder, or a model embedded in the program. Opening checks every header; tensor
+/// bytes are only paged in when they are looked at.
+pub struct Checkpoint {
+    config_path: PathBuf,
+    config: String,
+    shards: Vec<Shard>,
+    /// Every tensor by its name in the files: which shard, and what the shard's header says.
+    tensors: BTreeMap<String, (usize, Entry)>,
+}
+
+impl Checkpoint {
+    /// Opens the model in `folder`: its `config.json`, and the weights in `model.safetensors`, or
+    /// in the files `model.safetensors.index.json` names, or else in every `*.safetensors` there.
+    ///
+    /// Errors name the file and, where there is one, the tensor: a missing or truncated file, a
+    /// bad header, an index that disagrees with its files, a tensor that is in two files.
+    pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
+        let folder = folder.as_ref();
+        if !folder.is_dir() {
+            let what = "not a model folder (a folder with config.json and *.safetensors files)";
+            return Err(Error::file(folder, what));
+        }
+        let config_path = folder.join(CONFIG);
+        let config = read_text(&config_path)?;
+        let index = folder.join(INDEX);
+        let mut checkpoint =
+            Self { config_path, config, shards: Vec::new(), tensors: BTreeMap::new() };
+        if folder.join(SINGLE).exists() {
+            checkpoint.add(Shard::open(&folder.join(SINGLE))?)?;
+        } else if index.exists() {
+            checkpoint.add_indexed(folder, &index)?;
+        } else {
+            for path in safetensors_files(folder)? {
+                checkpoint.add(Shard::open(&path)?)?;
+            }
+        }
+        Ok(checkpoint)
+    }
+
+    /// A model that is part of the program: the text of its `config.json` and the bytes of its one
+    /// safetensors file. Errors as [`Self::open`]; they call the two `embedded config.json` and
+    /// `embedded model.safetensors`.
+    pub fn from_static(config: &str, weights: &'static [u8]) -> Result<Self> {
+        let mut checkpoint = Self {
+            config_path: format!("embedded {CONFIG}").into(),
+            config: config.to_owned(),
+            shards: Vec::new(),
+            tensors: BTreeMap::new(),
+        };
+        checkpoint.add(Shard::from_static(&format!("embedded {SINGLE}"), weights)?)?;
+        Ok(checkpoint)
+    }
+
+    /// The text of `config.json`.
+    pub fn config_text(&self) -> &str {
+        &self.config
+    }
+
+    /// Where `config.json` was read from: what errors about its contents should name.
+    pub fn config_path(&self) -> &Path {
+        &self.config_path
+    }
+
+    /// Whether a tensor is called exactly `name`.
+    pub fn contains(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    /// Every tensor's name as the files spell it, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// The tensor called exactly `name`, if there is one.
+    pub fn get(&self, name: &str) -> Option<TensorView<'_>> {
+        let (shard, entry) = self.tensors.get(name)?;
+        Some(self.shards[*shard].view(name, entry))
+    }
+
+    /// The tensor called exactly `name`; an error if there is none.
+    pub fn tensor(&self, name: &str) -> Result<TensorView<'_>> {
+        self.get(name).ok_or_else(|| Error::tensor(name, "not in the checkpoint"))
+    }
+
+    /// Number of stored elements of all tensors together. A tensor that packs two FP4 numbers into
+    /// an `I8` or `U8` counts each byte once.
+    pub fn parameters(&self) -> u64 {
+        self.tensors.values().map(|(_, e)| e.shape.iter().product::<usize>() as u64).sum()
+    }
+
+    /// Stored bytes by number format.
+    pub fn bytes_by_dtype(&self) -> BTreeMap<DType, u64> {
+        let mut bytes = BTreeMap::new();
+        for (name, (shard, entry)) in &self.tensors {
+            let view = self.shards[*shard].view(name, entry);
+            *bytes.entry(entry.dtype).or_default() += view.bytes.len() as u64;
+        }
+        bytes
+    }
+
+    /// Adds a shard and its tensors.
+    fn add(&mut self, (shard, entries): (Shard, Vec<(String, Entry)>)) -> Result<()> {
+        for (name, entry) in entries {
+            if let Some((other, _)) = self.tensors.get(&name) {
+                let other = self.shards[*other].path.display();
+                let what = format!("tensor `{name}` is also in {other}");
+                return Err(Error::file(&shard.path, what));
+            }
+            self.tensors.insert(name, (self.shards.len(), entry));
+        }
+        self.shards.push(shard);
+        Ok(())
+    }
+
+    /// Adds the shards that the index file at `path` names, and holds them against it.
+    fn add_indexed(&mut self, folder: &Path, path: &Path) -> Result<()> {
+        #[derive(Deserialize)]
+        struct Index {
+            weight_map: BTreeMap<String, String>,
+        }
+        let index: Index = serde_json::from_str(&read_text(path)?)
+            .map_err(|e| Error::file(path, format!("not a safetensors index: {e}")))?;
+        let mut numbers = BTreeMap::new();
+        for (tensor, file) in &index.weight_map {
+            let number = match numbers.get(file) {
+                Some(&number) => number,
+                None => {
+                    // Only a bare file name: an index must not reach outside its folder.
+                    if Path::new(file).file_name() != Some(file.as_ref()) {
+                        let what = format!("tensor `{tensor}`: `{file}` is not a file name");
+                        return Err(Error::file(path, what));
+                    }
+                    if !folder.join(file).is_file() {
+                        let what =
+                            format!("tensor `{tensor}` should be in `{file}`, which is missing");
+                        return Err(Error::file(path, what));
+                    }
+                    self.add(Shard::open(&folder.join(file))?)?;
+                    numbers.insert(file, self.shards.len() - 1);
+                    self.shards.len() - 1
+                }
+            };
+            if self.tensors.get(tensor).is_none_or(|(shard, _)| *shard != number) {
+                let what = format!("tensor `{tensor}` should be in `{file}`, which lacks it");
+                return Err(Error::file(path, what));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Shows the shape of a checkpoint, not its contents.
+impl std::fmt::Debug for Checkpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Checkpoint")
+            .field("config", &self.config_path)
+            .field("files", &self.shards.len())
+            .field("tensors", &self.tensors.len())
+            .finish()
+    }
+}
+
+fn read_text(path: &Path) -> Result<String> {
+    fs::read_to_string(path).map_err(|e| Error::io(path, e))
+}
+
+/// Every `*.safetensors` file in `folder`, sorted; an error if there is none.
+fn safetensors_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
+        let path = entry.map_err(|e| Error::io(folder, e))?.path();
+        if path.extension().is_some_and(|x| x == "safetensors") {
+            files.push(path);
+        }
+    }
+    if files.is_empty() {
+        return Err(Error::file(folder, "no *.safetensors file in this folder"));
+    }
+    files.sort_unstable();
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use safetensors::tensor::{Dtype, TensorView as Raw, serialize};
+
+    /// A safetensors file of `U8` vectors.
+    fn file(tensors: &[(&str, &[u8])]) -> Vec<u8> {
+        let views = tensors
+            .iter()
+            .map(|(name, bytes)| (*name, Raw::new(Dtype::U8, vec![bytes.len()], bytes).unwrap()));
+        serialize(views, None).unwrap()
+    }
+
+    fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, bytes) in files {
+            fs::write(dir.path().join(name), bytes).unwrap();
+        }
+        dir
+    }
+
+    fn fault(files: &[(&str, &[u8])]) -> String {
+        let dir = folder(files);
+        let text = Checkpoint::open(dir.path()).unwrap_err().to_string();
+        text.replace(&format!("{}{}", dir.path().display(), std::path::MAIN_SEPARATOR), "")
+    }
+
+    #[test]
+    fn opens_one_file_an_index_or_whatever_is_there() {
+        let (a, b) = (file(&[("x", &[1, 2])]), file(&[("y", &[3])]));
+        let index =
+            br#"{"metadata":{},"weight_map":{"x":"one.safetensors","y":"two.safetensors"}}"#;
+        for files in [
+            &[("one.safetensors", &a[..]), ("two.safetensors", &b), (INDEX, index)][..],
+            &[("one.safetensors", &a), ("two.safetensors", &b)],
+            &[(SINGLE, &file(&[("x", &[1, 2]), ("y", &[3])])), ("other.safetensors", b"?")],
+        ] {
+            let dir = folder(files);
+            fs::write(dir.path().join(CONFIG), "{}").unwrap();
+            let c = Checkpoint::open(dir.path()).unwrap();
+            assert_eq!(c.names().collect::<Vec<_>>(), ["x", "y"]);
+            assert_eq!(c.tensor("x").unwrap().bytes, [1, 2]);
+            assert_eq!(c.parameters(), 3);
+            assert_eq!(c.bytes_by_dtype(), BTreeMap::from([(DType::U8, 3)]));
+            assert_eq!(c.config_text(), "{}");
+            assert!(c.contains("y") && !c.contains("z"));
+            assert_eq!(c.tensor("z").unwrap_err().to_string(), "tensor `z`: not in the checkpoint");
+        }
+    }
+
+    #[test]
+    fn embedded_weights_open_at_any_alignment() {
+        let mut bytes = vec![0];
+        bytes.extend(file(&[("x", &[9, 0, 0])]));
+        let c = Checkpoint::from_static("{}", &bytes.leak()[1..]).unwrap();
+        assert_eq!(c.tensor("x").unwrap().to_i64().unwrap(), [9, 0, 0]);
+        let e = Checkpoint::from_static("{}", b"short").unwrap_err().to_string();
+        assert_eq!(e, "embedded model.safetensors: not a safetensors file: only 5 bytes long");
+    }
+
+    #[test]
+    fn faults_of_a_folder_are_named() {
+        let config = (CONFIG, &b"{}"[..]);
+        let x = file(&[("x", &[1])]);
+        let index = |map: &str| format!("{{\"weight_map\":{{{map}}}}}").into_bytes();
+        assert!(fault(&[]).starts_with("config.json: "));
+        assert!(fault(&[config]).ends_with("no *.safetensors file in this folder"));
+        assert_eq!(
+            fault(&[config, ("a.safetensors", &x), ("b.safetensors", &x)]),
+            "b.safetensors: tensor `x` is also in a.safetensors"
+        );
+        assert_eq!(
+            fault(&[config, (INDEX, &index(r#""x":"a.safetensors""#))]),
+            "model.safetensors.index.json: tensor `x` should be in `a.safetensors`, which is missing"
+        );
+        assert_eq!(
+            fault(&[config, ("a.safetensors", &x), (INDEX, &index(r#""y":"a.safetensors""#))]),
+            "model.safetensors.index.json: tensor `y` should be in `a.safetensors`, which lacks it"
+        );
+        assert_eq!(
+            fault(&[config, (INDEX, &index(r#""y":"../a""#))]),
+            "model.safetensors.index.json: tensor `y`: `../a` is not a file name"
+        );
+        assert!(fault(&[config, (INDEX, b"{}")]).contains("missing field `weight_map`"));
+        let cut = &x[..x.len() - 1];
+        assert_eq!(
+            fault(&[config, (SINGLE, cut)]),
+            "model.safetensors: truncated: tensor `x` ends at byte 1 of the data, 0 are there"
+        );
+        let e = Checkpoint::open("/nowhere/at/all").unwrap_err().to_string();
+        assert!(e.contains("not a model folder"), "{e}");
+    }
+}

@@ -1,0 +1,375 @@
+//! Matrix products with weights, dense and grouped by expert.
+//!
+//! Dense: `y[r, g*N + n] = sum_k x[r, g*K + k] w[g*N + n, k] (+ bias) (+ residual)` with `G` groups
+//! (one, except for DeepSeek-V4's grouped output projection).
+//!
+//! Experts: a row of the result is a slot `(token, choice)`, whose expert's rows of the bank are
+//! multiplied: [`expert_gate_up`] makes `silu(min(w1 x, limit)) * clamp(w3 x) * routing weight`,
+//! [`expert_down`] multiplies by `w2`. Where an expert's rows lie in the bank is looked up in a page
+//! table, so that a bank may hold fewer experts than the model has.
+//!
+//! Two kernels: `matmul_rows` for up to [`FEW_ROWS`] rows reads each weight once and is bound by the
+//! bytes of `w`; `matmul_tiles` is bound by `2 * rows * N * K` operations.
+
+use bytemuck::{Pod, Zeroable};
+use rayon::prelude::*;
+
+use crate::gpu::{Binding, Kernel, Limits};
+use crate::graph::reference::Host;
+use crate::graph::{Cost, Elem, Extent, Graph, Op, StepSize, TensorId, Use};
+
+/// Up to this many rows the row-wise kernel is used.
+pub const FEW_ROWS: usize = 8;
+
+/// Slots an expert tile holds at most. Small, since a chunk of 512 tokens spread over 256 experts
+/// gives each a dozen.
+pub const EXPERT_TILE: usize = 16;
+
+/// What a dense product does beside multiplying.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Extra {
+    /// Block-diagonal groups; 0 and 1 both mean a plain product.
+    pub groups: usize,
+    /// `[1, N]`, added to every row.
+    pub bias: Option<TensorId>,
+    /// Of the result's shape, added to it.
+    pub residual: Option<TensorId>,
+    /// The result is the graph's output of this name rather than scratch.
+    pub output: Option<&'static str>,
+}
+
+/// `x` `[n, K]` times `w` `[N, K]`, transposed: `[n, N]`.
+pub fn matmul(g: &mut Graph, x: TensorId, w: TensorId) -> TensorId {
+    matmul_with(g, x, w, Extra::default())
+}
+
+/// [`matmul`] with groups, a bias or a residual.
+pub fn matmul_with(g: &mut Graph, x: TensorId, w: TensorId, extra: Extra) -> TensorId {
+    let groups = extra.groups.max(1);
+    let (rows, weight) = (g.tensor(x).rows, g.tensor(w));
+    assert_eq!(g.tensor(x).cols, groups * weight.cols, "inner lengths of `{}`", weight.name);
+    let cols = weight.rows.fixed;
+    assert_eq!(cols % groups, 0, "groups of `{}`", weight.name);
+    let part = short(&weight.name).to_owned();
+    let y = match extra.output {
+        Some(name) => g.output(name, Elem::F32, rows, cols),
+        None => g.scratch(&part, Elem::F32, rows, cols),
+    };
+    g.push(&part, Matmul { x, w, y, extra: Extra { groups, ..extra } });
+    y
+}
+
+/// `layers.3.attn.wq_a.weight` -> `wq_a`.
+fn short(name: &str) -> &str {
+    let name = name.strip_suffix(".weight").unwrap_or(name);
+    name.rsplit('.').next().unwrap_or(name)
+}
+
+/// The chosen experts of each token and the banks' page table.
+#[derive(Clone, Copy, Debug)]
+pub struct Chosen {
+    /// `[T, k]` U32, from [`super::route`].
+    pub ids: TensorId,
+    /// `[T, k]` routing weights.
+    pub weights: TensorId,
+    /// `[1, experts]` U32: the page of the bank that holds the expert.
+    pub pages: TensorId,
+    /// From [`super::expert_tiles`] with [`EXPERT_TILE`]: needed above [`FEW_ROWS`] tokens.
+    pub tiles: Option<(TensorId, TensorId)>,
+}
+
+/// First half of the experts: `x` `[T, D]`, banks `[pages*I, D]` -> `[T*k, I]`.
+pub fn expert_gate_up(
+    g: &mut Graph,
+    x: TensorId,
+    w1: TensorId,
+    w3: TensorId,
+    chosen: Chosen,
+    limit: f32,
+) -> TensorId {
+    expert(g, x, w1, Some((w3, limit)), chosen)
+}
+
+/// Second half: `h` `[T*k, I]`, bank `[pages*D, I]` -> `[T*k, D]`.
+pub fn expert_down(g: &mut Graph, h: TensorId, w2: TensorId, chosen: Chosen) -> TensorId {
+    expert(g, h, w2, None, chosen)
+}
+
+fn expert(
+    g: &mut Graph,
+    x: TensorId,
+    w: TensorId,
+    gate: Option<(TensorId, f32)>,
+    chosen: Chosen,
+) -> TensorId {
+    let k = g.tensor(chosen.ids).cols;
+    let n = g.tensor(w).granule;
+    let share = match g.tensor(x).rows.per_row {
+        1 => k,
+        rows => {
+            assert_eq!(rows, k, "expert input has a row a token or a row a slot");
+            1
+        }
+    };
+    let part = short(&g.tensor(w).name).to_owned();
+    let y = g.scratch(&part, Elem::F32, Extent::rows(k), n);
+    g.push(&part, Expert { x, w, y, gate, chosen, share, k });
+    y
+}
+
+#[derive(Debug)]
+struct Matmul {
+    x: TensorId,
+    w: TensorId,
+    y: TensorId,
+    extra: Extra,
+}
+
+#[derive(Debug)]
+struct Expert {
+    x: TensorId,
+    w: TensorId,
+    y: TensorId,
+    /// The second bank and the clamp, in the gated half.
+    gate: Option<(TensorId, f32)>,
+    chosen: Chosen,
+    /// Slots that read the same row of `x`.
+    share: usize,
+    k: usize,
+}
+
+/// `Params` of `shaders/lib/matmul.wgsl`.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Params {
+    k: u32,
+    n: u32,
+    oct: u32,
+    x_cols: u32,
+    y_cols: u32,
+    first: u32,
+    count: u32,
+    per_row: u32,
+    per_out: u32,
+    fixed: u32,
+    share: u32,
+    limit: f32,
+}
+
+/// Outputs a workgroup of `matmul_rows` makes: its default teams times OUTS.
+const ROWS_BLOCK: usize = 8;
+/// Rows of x a workgroup of `matmul_rows` serves at most.
+const ROWS_MAX: usize = 4;
+/// Tile of `matmul_tiles` for dense products.
+const TILE: usize = 32;
+/// Outputs a tile of experts spans: with 16 rows, again 64 invocations of 4 x 4.
+const EXPERT_TILE_OUTPUTS: usize = 64;
+
+fn format_flag(kernel: Kernel, elem: Elem) -> Kernel {
+    match elem {
+        Elem::BF16 => kernel.flag("BF16"),
+        Elem::F16 => kernel.flag("F16"),
+        Elem::F32 | Elem::U32 => kernel,
+    }
+}
+
+impl Op for Matmul {
+    fn name(&self) -> &'static str {
+        "matmul"
+    }
+
+    fn uses(&self) -> Vec<Use> {
+        let mut uses = vec![self.x.read(), self.w.read(), self.y.write()];
+        uses.extend(self.extra.bias.map(TensorId::read));
+        uses.extend(self.extra.residual.map(TensorId::read));
+        uses
+    }
+
+    fn reference(&self, host: &Host<'_>) {
+        let (x, w, mut y) = (host.f32(self.x), host.f32(self.w), host.f32_mut(self.y));
+        let bias = self.extra.bias.map(|b| host.f32(b));
+        let residual = self.extra.residual.map(|r| host.f32(r));
+        let (bias, residual) = (bias.as_deref(), residual.as_deref());
+        let (k, cols) = (host.cols(self.w), host.cols(self.y));
+        let x_cols = host.cols(self.x);
+        let n = cols / self.extra.groups;
+        let (x, w) = (&*x, &*w);
+        y.par_chunks_exact_mut(cols).enumerate().for_each(|(r, y)| {
+            for (c, y) in y.iter_mut().enumerate() {
+                let x = &x[r * x_cols + c / n * k..][..k];
+                *y = dot(x, &w[c * k..][..k])
+                    + bias.map_or(0.0, |b| b[c])
+                    + residual.map_or(0.0, |b| b[r * cols + c]);
+            }
+        });
+    }
+
+    fn kernels(&self, graph: &Graph, limits: &Limits) -> Vec<Kernel> {
+        let (x, w, y) = (graph.tensor(self.x), graph.tensor(self.w), graph.tensor(self.y));
+        let groups = self.extra.groups;
+        let most = y.rows.at(graph.max);
+        let parts = limits.parts(graph, self.w);
+        assert!(parts.len() == 1 || groups == 1, "a grouped weight larger than a binding");
+        let kernels = parts.into_iter().enumerate().map(|(part, range)| {
+            let count = range.len() / groups;
+            let params = Params {
+                k: w.cols as u32,
+                n: (y.cols / groups) as u32,
+                oct: (w.stride() / 8) as u32,
+                x_cols: x.cols as u32,
+                y_cols: y.cols as u32,
+                first: range.start as u32,
+                count: count as u32,
+                per_row: y.rows.per_row as u32,
+                per_out: y.rows.per_out as u32,
+                fixed: y.rows.fixed as u32,
+                share: 1,
+                limit: 0.0,
+            };
+            let rows = y.rows;
+            let kernel = if most <= FEW_ROWS {
+                let at_once = most.next_power_of_two().min(ROWS_MAX);
+                Kernel::new("matmul_rows", params, self.uses(), move |s| {
+                    let blocks = [count.div_ceil(ROWS_BLOCK), rows.at(s).div_ceil(at_once), groups];
+                    blocks.map(|b| b as u32)
+                })
+                .constant("ROWS", at_once as u32)
+            } else {
+                Kernel::new("matmul_tiles", params, self.uses(), move |s| {
+                    let blocks = [count.div_ceil(TILE), rows.at(s).div_ceil(TILE), groups];
+                    blocks.map(|b| b as u32)
+                })
+            };
+            let mut kernel = format_flag(kernel, w.elem)
+                .flag_if(x.cols % 8 == 0 && w.cols % 8 == 0, "X8")
+                .flag_if(self.extra.bias.is_some(), "BIAS")
+                .flag_if(self.extra.residual.is_some(), "RESIDUAL");
+            kernel.bindings[1].part = part;
+            kernel
+        });
+        kernels.collect()
+    }
+
+    fn cost(&self, graph: &Graph, step: StepSize) -> Cost {
+        let (x, w, y) = (graph.tensor(self.x), graph.tensor(self.w), graph.tensor(self.y));
+        let rows = y.rows.at(step);
+        let floats = rows * (x.cols + y.cols * (1 + usize::from(self.extra.residual.is_some())));
+        Cost {
+            bytes: (w.bytes(w.rows.fixed) + 4 * floats) as u64,
+            flops: 2 * (rows * w.rows.fixed * w.cols) as u64,
+        }
+    }
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+impl Op for Expert {
+    fn name(&self) -> &'static str {
+        if self.gate.is_some() { "expert_gate_up" } else { "expert_down" }
+    }
+
+    fn uses(&self) -> Vec<Use> {
+        let Chosen { ids, weights, pages, tiles } = self.chosen;
+        let mut uses = vec![self.x.read(), self.w.read(), self.y.write(), pages.read(), ids.read()];
+        if let Some((w3, _)) = self.gate {
+            uses.extend([weights.read(), w3.read()]);
+        }
+        if let Some((sorted, tiles)) = tiles {
+            uses.extend([sorted.read(), tiles.read()]);
+        }
+        uses
+    }
+
+    fn reference(&self, host: &Host<'_>) {
+        let (x, w, mut y) = (host.f32(self.x), host.f32(self.w), host.f32_mut(self.y));
+        let (ids, pages) = (host.u32(self.chosen.ids), host.u32(self.chosen.pages));
+        let gate = self.gate.map(|(w3, limit)| (host.f32(w3), limit));
+        let gate = gate.as_ref().map(|(w3, limit)| (&**w3, *limit));
+        let weights = host.f32(self.chosen.weights);
+        let (k, n) = (host.cols(self.w), host.cols(self.y));
+        let (x, w, ids, pages, weights) = (&*x, &*w, &*ids, &*pages, &*weights);
+        y.par_chunks_exact_mut(n).enumerate().for_each(|(slot, y)| {
+            let x = &x[slot / self.share * k..][..k];
+            let bank = pages[ids[slot] as usize] as usize * n * k;
+            for (c, y) in y.iter_mut().enumerate() {
+                let at = bank + c * k;
+                *y = dot(x, &w[at..][..k]);
+                if let Some((w3, limit)) = gate {
+                    let g = y.min(limit);
+                    let u = dot(x, &w3[at..][..k]).clamp(-limit, limit);
+                    *y = g / (1.0 + (-g).exp()) * u * weights[slot];
+                }
+            }
+        });
+    }
+
+    fn kernels(&self, graph: &Graph, limits: &Limits) -> Vec<Kernel> {
+        let (x, w, y) = (graph.tensor(self.x), graph.tensor(self.w), graph.tensor(self.y));
+        let n = y.cols;
+        let Chosen { ids, weights, pages, tiles } = self.chosen;
+        let experts = graph.tensor(pages).cols;
+        let per_row = self.k;
+        let kernels = limits.parts(graph, self.w).into_iter().enumerate().map(|(part, range)| {
+            let params = Params {
+                k: w.cols as u32,
+                n: n as u32,
+                oct: (w.stride() / 8) as u32,
+                x_cols: x.cols as u32,
+                y_cols: n as u32,
+                first: (range.start / n) as u32,
+                count: (range.len() / n) as u32,
+                per_row: per_row as u32,
+                per_out: 0,
+                fixed: 0,
+                share: self.share as u32,
+                limit: self.gate.map_or(0.0, |g| g.1),
+            };
+            let mut uses = vec![self.x.read(), self.w.read(), self.y.write(), pages.read()];
+            let kernel = if let Some((sorted, tiles)) = tiles {
+                uses.extend([sorted.read(), tiles.read()]);
+                Kernel::new("matmul_tiles", params, uses, move |s| {
+                    // No more tiles than slots, nor than full ones and one more an expert.
+                    let slots = per_row * s.rows;
+                    let most = slots.min(experts + slots / EXPERT_TILE);
+                    [n.div_ceil(EXPERT_TILE_OUTPUTS) as u32, most as u32, 1]
+                })
+                .constant("BM", EXPERT_TILE as u32)
+                .constant("BN", EXPERT_TILE_OUTPUTS as u32)
+            } else {
+                uses.push(ids.read());
+                Kernel::new("matmul_rows", params, uses, move |s| {
+                    [n.div_ceil(ROWS_BLOCK) as u32, (per_row * s.rows) as u32, 1]
+                })
+            };
+            let mut kernel = format_flag(kernel, w.elem)
+                .flag("EXPERTS")
+                .flag_if(x.cols % 8 == 0, "X8")
+                .flag_if(self.gate.is_some(), "GATED");
+            if let Some((w3, _)) = self.gate {
+                kernel.bindings.extend([weights.read(), w3.read()].map(Binding::from));
+                if let Some(last) = kernel.bindings.last_mut() {
+                    last.part = part;
+                }
+            }
+            kernel.bindings[1].part = part;
+            kernel
+        });
+        kernels.collect()
+    }
+
+    fn cost(&self, graph: &Graph, step: StepSize) -> Cost {
+        let (x, w) = (graph.tensor(self.x), graph.tensor(self.w));
+        let slots = self.k * step.rows;
+        let experts = graph.tensor(self.chosen.pages).cols.min(slots);
+        let banks = 1 + usize::from(self.gate.is_some());
+        let n = w.granule;
+        let floats = x.rows.at(step) * x.cols + slots * n;
+        Cost {
+            // At most: every slot another expert, up to all of them.
+            bytes: (banks * w.bytes(n) * experts + 4 * floats) as u64,
+            flops: (2 * banks * slots * n * w.cols) as u64,
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! A loaded model on one device.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::image::{self, Cache};
+use super::{Encoded, GraphId, Out, Prompt, Runner, Sampling};
+use crate::formats::{Checkpoint, V4Config, Weights};
+use crate::gpu::{Gpu, adapters};
+use crate::graph::reference::Data;
+use crate::graph::{Graph, Home, StepSize, TensorId};
+use crate::media::{Patches, PlanConfig};
+use crate::models::deepseek_v4::{Capacity, text_graph};
+use crate::models::deepseek_v4_vision::vision_graph;
+use crate::models::{ModelWeights, RopeTable};
+use crate::{Error, Result};
+
+/// What to run on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Backend {
+    /// The GPU, or the CPU reference where there is no adapter at all.
+    #[default]
+    Auto,
+    /// The GPU, or an error.
+    Gpu,
+    /// The CPU reference.
+    Cpu,
+}
+
+/// How to load a model.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// What to run on.
+    pub backend: Backend,
+    /// Which adapter, by index or part of its name; see [`Gpu::open`].
+    pub adapter: Option<String>,
+    /// Tokens a sequence may have; `None` takes the model's own limit, up to 8,192.
+    pub context: Option<usize>,
+    /// Rows of a prefill step. A model that sees takes at least its largest picture.
+    pub chunk: usize,
+    /// Rows of a step whose logits can be had at once.
+    pub outs: usize,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self { backend: Backend::Auto, adapter: None, context: None, chunk: 512, outs: 1 }
+    }
+}
+
+/// Told what is being loaded, and bytes done of bytes in all.
+pub type Progress<'a> = &'a mut dyn FnMut(&str, u64, u64);
+
+/// Context that is allocated when none is asked for.
+const DEFAULT_CONTEXT: usize = 8192;
+
+/// A model ready to run.
+#[derive(Debug)]
+pub struct Engine {
+    /// The model's dimensions.
+    pub config: V4Config,
+    /// Tokens a sequence may have.
+    pub context: usize,
+    /// Rows of a prefill step.
+    pub chunk: usize,
+    /// One line on what it runs on and why.
+    pub device: String,
+    max_outs: usize,
+    runner: Runner,
+    prefill: TextPart,
+    decode: TextPart,
+    vision: Option<VisionPart>,
+    cache: Cache,
+}
+
+#[derive(Debug)]
+struct TextPart {
+    graph: GraphId,
+    rows: TensorId,
+    outs: TensorId,
+    images: Option<TensorId>,
+    ropes: Vec<RopeTable>,
+    logits: TensorId,
+    tokens: TensorId,
+}
+
+#[derive(Debug)]
+pub(super) struct VisionPart {
+    pub graph: GraphId,
+    pub pixels: TensorId,
+    pub patches: TensorId,
+    pub rope: TensorId,
+    pub blocks: TensorId,
+    pub tokens: TensorId,
+}
+
+/// What to read back after a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Want {
+    Nothing,
+    Tokens,
+    Logits,
+}
+
+impl Engine {
+    /// Loads the model in `checkpoint`.
+    ///
+    /// # Errors
+    /// If the model is of another architecture or incomplete, or the device cannot hold it.
+    pub fn load(
+        checkpoint: &Checkpoint,
+        options: &EngineOptions,
+        progress: Progress<'_>,
+    ) -> Result<Self> {
+        let config = V4Config::from_checkpoint(checkpoint)?;
+        let (gpu, device) = open(options)?;
+        let limit = config.max_context;
+        let context = options.context.unwrap_or(limit.min(DEFAULT_CONTEXT));
+        if context == 0 || context > limit {
+            return Err(Error::Request(format!(
+                "a context of {context} tokens: the model takes 1 to {limit}"
+            )));
+        }
+        let picture = config.vision.as_ref().map_or(0, |v| v.max_tokens + 3);
+        let chunk = options.chunk.max(1).min(context).max(picture);
+        let max_outs = options.outs.clamp(1, chunk);
+        let capacity = Capacity { slots: 1, context, chunk };
+
+        let mut weights = ModelWeights::new(Weights::new(checkpoint));
+        let mut runner = Runner::new(gpu);
+        let size = StepSize { rows: chunk, outs: max_outs };
+        let text = text_graph(&config, &mut weights, capacity, size)?;
+        let one = StepSize { rows: 1, outs: 1 };
+        let decode = text_graph(&config, &mut weights, capacity, one)?;
+        let vision = match &config.vision {
+            Some(v) => {
+                let patches = v.max_tokens * v.downsample * v.downsample;
+                let max = StepSize { rows: patches, outs: v.max_tokens };
+                Some(vision_graph(&config, v, &mut weights, max)?)
+            }
+            None => None,
+        };
+
+        let bytes = |g: &Graph| -> u64 {
+            let weights = g.tensors().iter().filter(|t| t.home == Home::Weight);
+            weights.map(|t| t.bytes(t.rows.fixed) as u64).sum()
+        };
+        let vision_bytes = vision.as_ref().map_or(0, |v| bytes(&v.graph));
+        let total = bytes(&text.graph) + vision_bytes;
+        let mut add = |runner: &mut Runner, graph: Graph, before: u64| {
+            runner.add(graph, &weights, &mut |n| progress("weights", before + n, total))
+        };
+        // The towers' scratch is shared, so the largest graph comes first.
+        let text_bytes = total - vision_bytes;
+        let prefill = TextPart {
+            graph: add(&mut runner, text.graph, 0)?,
+            rows: text.rows,
+            outs: text.outs,
+            images: text.images,
+            ropes: text.ropes,
+            logits: text.logits,
+            tokens: text.tokens,
+        };
+        let decode = TextPart {
+            graph: add(&mut runner, decode.graph, text_bytes)?,
+            rows: decode.rows,
+            outs: decode.outs,
+            images: decode.images,
+            ropes: decode.ropes,
+            logits: decode.logits,
+            tokens: decode.tokens,
+        };
+        let vision = match vision {
+            Some(v) => Some(VisionPart {
+                graph: add(&mut runner, v.graph, text_bytes)?,
+                pixels: v.pixels,
+                patches: v.patches,
+                rope: v.rope,
+                blocks: v.blocks,
+                tokens: v.tokens,
+            }),
+            None => None,
+        };
+        let cache = Cache::default();
+        Ok(Self {
+            config,
+            context,
+            chunk,
+            device,
+            max_outs,
+            runner,
+            prefill,
+            decode,
+            vision,
+            cache,
+        })
+    }
+
+    /// How pictures are cut for this model; `None` if it cannot see.
+    pub fn plan_config(&self) -> Option<PlanConfig> {
+        plan_config(&self.config)
+    }
+
+    /// Runs the vision tower on a picture, or finds what it made of the same one before.
+    ///
+    /// # Errors
+    /// If the model cannot see or the device fails.
+    pub fn encode(&mut self, picture: Patches) -> Result<Arc<Encoded>> {
+        if let Some(found) = self.cache.get(picture.hash) {
+            return Ok(found);
+        }
+        let (Some(part), Some(vision)) = (&self.vision, &self.config.vision) else {
+            return Err(Error::Request("this model takes no pictures".into()));
+        };
+        let encoded = Arc::new(image::encode(&mut self.runner, part, vision, picture)?);
+        self.cache.put(Arc::clone(&encoded));
+        Ok(encoded)
+    }
+
+    /// The graphs, for reports: prefill, decode and, on models that see, the vision tower.
+    pub fn graphs(&self) -> Vec<&Arc<Graph>> {
+        let ids = [Some(self.prefill.graph), Some(self.decode.graph)];
+        let vision = self.vision.as_ref().map(|v| v.graph);
+        ids.into_iter().chain([vision]).flatten().map(|id| self.runner.graph(id)).collect()
+    }
+
+    /// The device side.
+    pub fn runner(&self) -> &Runner {
+        &self.runner
+    }
+
+    /// The most output rows a step may have.
+    pub(super) fn max_outs(&self) -> usize {
+        self.max_outs
+    }
+
+    /// Runs positions `range` of `prompt`, whose earlier positions have been run, and gives what is
+    /// wanted of positions `outs`.
+    pub(super) fn step(
+        &mut self,
+        prompt: &Prompt,
+        range: Range<usize>,
+        outs: Range<usize>,
+        sampling: &Sampling,
+        want: Want,
+    ) -> Result<Option<Data>> {
+        let prepared = self.prepare(prompt, range, outs, sampling);
+        let part = if prepared.step.rows == 1 { &self.decode } else { &self.prefill };
+        let wanted = match want {
+            Want::Nothing => vec![],
+            Want::Tokens => vec![part.tokens],
+            Want::Logits => vec![part.logits],
+        };
+        Ok(self.runner.run(part.graph, prepared.step, prepared.inputs, &wanted)?.pop())
+    }
+
+    /// The graph and the inputs of a step.
+    pub(super) fn prepare(
+        &self,
+        prompt: &Prompt,
+        range: Range<usize>,
+        outs: Range<usize>,
+        sampling: &Sampling,
+    ) -> Prepared {
+        let step = StepSize { rows: range.len(), outs: outs.len() };
+        let part = if step.rows == 1 { &self.decode } else { &self.prefill };
+        let (rows, images) =
+            prompt.upload(range.clone(), 0, self.config.window, self.config.hidden);
+        let outs: Vec<Out> =
+            outs.map(|p| Out::new(p - range.start, p as u32, sampling)).collect();
+        let words = |bytes: &[u8]| Data::U32(bytemuck::pod_collect_to_vec(bytes));
+        let mut inputs = vec![
+            (part.rows, words(bytemuck::cast_slice(&rows))),
+            (part.outs, words(bytemuck::cast_slice(&outs))),
+        ];
+        inputs.extend(part.images.map(|id| (id, Data::F32(images))));
+        for table in &part.ropes {
+            inputs.push((table.input, Data::F32(table.fill(rows.iter().map(|r| r.position)))));
+        }
+        Prepared { graph: part.graph, step, inputs }
+    }
+}
+
+/// A step that is ready to run.
+pub(super) struct Prepared {
+    pub graph: GraphId,
+    pub step: StepSize,
+    pub inputs: Vec<(TensorId, Data)>,
+}
+
+/// How pictures are cut for a model of this configuration; `None` if it cannot see.
+pub fn plan_config(config: &V4Config) -> Option<PlanConfig> {
+    config.vision.as_ref().map(|v| PlanConfig {
+        patch_size: v.patch as u32,
+        downsample_ratio: v.downsample as u32,
+        max_n_token: v.max_tokens as u32,
+        min_pixels: v.min_pixels as u32,
+        max_wh_ratio: v.max_wh_ratio.map(|r| r as f64),
+    })
+}
+
+fn open(options: &EngineOptions) -> Result<(Option<Gpu>, String)> {
+    let none = || options.adapter.is_none() && matches!(adapters(), Ok(found) if found.is_empty());
+    let cpu = match options.backend {
+        Backend::Gpu => None,
+        Backend::Cpu => Some("the CPU reference path, as asked for"),
+        Backend::Auto if none() => Some(
+            "the CPU reference path: no GPU adapter was found (on Debian and Ubuntu, \
+             mesa-vulkan-drivers brings a software one)",
+        ),
+        Backend::Auto => None,
+    };
+    if let Some(why) = cpu {
+        return Ok((None, why.into()));
+    }
+    let gpu = Gpu::open(options.adapter.as_deref())?;
+    let device = format!("{}: {}", gpu.report, gpu.reason);
+    Ok((Some(gpu), device))
+}

@@ -1,0 +1,101 @@
+//! Graphs and what they share, on one device: the GPU or the CPU reference.
+
+use std::sync::Arc;
+
+use crate::Result;
+use crate::gpu::{Gpu, GpuGraph, GpuStore};
+use crate::graph::reference::{Data, Host, Store};
+use crate::graph::{Graph, StepSize, TensorId};
+use crate::models::ModelWeights;
+
+/// Names a graph of a [`Runner`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GraphId(usize);
+
+/// Runs graphs that share weights and state by name.
+#[derive(Debug)]
+pub enum Runner {
+    /// On a GPU.
+    Gpu {
+        /// The device.
+        gpu: Gpu,
+        /// Weights, state and scratch.
+        store: GpuStore,
+        /// The graphs.
+        graphs: Vec<GpuGraph>,
+    },
+    /// By the reference functions.
+    Cpu {
+        /// Weights and state.
+        store: Store,
+        /// The graphs.
+        graphs: Vec<Arc<Graph>>,
+    },
+}
+
+impl Runner {
+    /// On `gpu`, or on the CPU if there is none.
+    pub fn new(gpu: Option<Gpu>) -> Self {
+        match gpu {
+            Some(gpu) => Self::Gpu { gpu, store: GpuStore::default(), graphs: vec![] },
+            None => Self::Cpu { store: Store::default(), graphs: vec![] },
+        }
+    }
+
+    /// Loads the weights of `graph` that are not loaded yet and makes it ready to run. `progress`
+    /// is told the bytes loaded so far for this graph.
+    ///
+    /// # Errors
+    /// If a file cannot give a weight, or the device fails.
+    pub fn add(
+        &mut self,
+        graph: Graph,
+        weights: &ModelWeights<'_>,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<GraphId> {
+        let graph = Arc::new(graph);
+        match self {
+            Self::Gpu { gpu, store, graphs } => {
+                store.add(gpu, &graph, weights, progress)?;
+                graphs.push(GpuGraph::new(gpu, graph, store)?);
+                Ok(GraphId(graphs.len() - 1))
+            }
+            Self::Cpu { store, graphs } => {
+                weights.fill(&graph, store, progress)?;
+                store.add_states(&graph);
+                graphs.push(graph);
+                Ok(GraphId(graphs.len() - 1))
+            }
+        }
+    }
+
+    /// The graph.
+    pub fn graph(&self, id: GraphId) -> &Arc<Graph> {
+        match self {
+            Self::Gpu { graphs, .. } => graphs[id.0].graph(),
+            Self::Cpu { graphs, .. } => &graphs[id.0],
+        }
+    }
+
+    /// Runs one step and returns the outputs `wanted`. Inputs may be shorter than the graph
+    /// declares where the rest is not read.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn run(
+        &mut self,
+        id: GraphId,
+        step: StepSize,
+        inputs: Vec<(TensorId, Data)>,
+        wanted: &[TensorId],
+    ) -> Result<Vec<Data>> {
+        match self {
+            Self::Gpu { graphs, .. } => graphs[id.0].run(step, &inputs, wanted),
+            Self::Cpu { store, graphs } => {
+                let host = Host::new(&graphs[id.0], store, step, inputs);
+                host.run();
+                Ok(wanted.iter().map(|&t| host.data(t)).collect())
+            }
+        }
+    }
+}
