@@ -9,5 +9,7 @@ mod matmul;
 mod moe;
 #[path = "ops/norms.rs"]
 mod norms;
+#[path = "ops/sampling.rs"]
+mod sampling;
 #[path = "ops/streams.rs"]
 mod streams;

@@ -229,3 +229,29 @@ fn topk() {
         case.check(&gpu, 0.0);
     }
 }
+
+#[test]
+fn index_scores() {
+    let Some(gpu) = gpu() else { return };
+    let mut random = Random::new(15);
+    for seed in 0..7 {
+        let (heads, dim) =
+            if seed == 0 { (64, 128) } else { (random.int(1..20), random.int(1..90)) };
+        let reach = random.int(1..500);
+        let of = sequences(&mut random, 3, reach.min(4), reach);
+        let ratio = random.pick(&[1, 2, 4]);
+        let entries = (reach / ratio).max(1) + random.int(0..80);
+        let mut case = Case::new(seed, StepSize { rows: total(&of), outs: 1 });
+        let i = ops::IndexScores {
+            rows: rows(&mut case, &of, 1),
+            q: case.input("q", Extent::ROWS, heads * dim),
+            weights: case.input("weights", Extent::ROWS, heads),
+            keys: case.graph.state("keys", 3 * entries, dim),
+            entries,
+            ratio,
+            scale: ((dim * heads) as f32).sqrt().recip(),
+        };
+        ops::index_scores(&mut case.graph, i);
+        case.check(&gpu, 2e-5);
+    }
+}
