@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fathom::formats::{Checkpoint, LayerKind, V4Config, Weights};
-use safetensors::tensor::{Dtype, TensorView, serialize};
+use fathom::formats::{Checkpoint, DType, LayerKind, TensorView, V4Config, Weights};
+use safetensors::tensor::{Dtype, TensorView as Raw, serialize};
 use serde::Deserialize;
 
 const DIALECTS: &str = include_str!("../fixtures/text/dialects.json");
@@ -21,7 +21,7 @@ fn checkpoint(dialect: &Dialect) -> Checkpoint {
     let bytes = vec![0; largest.unwrap()];
     let views = dialect.tensors.iter().map(|(name, shape)| {
         let len = shape.iter().product();
-        (name, TensorView::new(Dtype::U8, shape.clone(), &bytes[..len]).unwrap())
+        (name, Raw::new(Dtype::U8, shape.clone(), &bytes[..len]).unwrap())
     });
     let file = serialize(views, None).unwrap();
     Checkpoint::from_static(&dialect.config.to_string(), file.leak()).unwrap()
@@ -116,27 +116,57 @@ fn official(c: &V4Config) -> Vec<(String, Vec<usize>, bool)> {
     all
 }
 
+/// Finds every tensor of `checkpoint` by its official name, and no tensor is left over.
+fn check(name: &str, checkpoint: &Checkpoint) {
+    let config = V4Config::from_checkpoint(checkpoint).unwrap();
+    let weights = Weights::new(checkpoint);
+    let mut reached = BTreeSet::new();
+    // The name of a part of a tensor goes on with which part.
+    let mut reach = |view: &TensorView<'_>| {
+        reached.insert(view.name.split('[').next().unwrap_or_default().to_owned());
+    };
+    for (tensor, shape, needed) in official(&config) {
+        let found = weights.find(&tensor).unwrap();
+        assert!(found.is_some() || !needed, "{name}: {tensor}");
+        let Some(view) = found else { continue };
+        reach(&view);
+        let scale = tensor.strip_suffix(".weight").map(|module| format!("{module}.scale"));
+        if let Some(scale) = scale.and_then(|scale| weights.find(&scale).unwrap()) {
+            assert_eq!(scale.dtype, DType::F8E8M0);
+            reach(&scale);
+        }
+        // Two FP4 numbers to a byte.
+        let shape = match (view.dtype, shape.as_slice()) {
+            (DType::I8, [rows, columns]) => vec![*rows, columns / 2],
+            _ => shape,
+        };
+        view.expect_shape(&shape).unwrap();
+    }
+    let all: BTreeSet<_> = checkpoint.names().map(str::to_owned).collect();
+    assert_eq!(reached, all, "{name}: not every stored tensor was reached");
+}
+
 #[test]
 fn every_tensor_of_every_dialect_is_found() {
     let dialects: BTreeMap<String, Dialect> = serde_json::from_str(DIALECTS).unwrap();
     assert_eq!(dialects.len(), 3);
     for (name, dialect) in dialects {
-        let checkpoint = checkpoint(&dialect);
-        let config = V4Config::from_checkpoint(&checkpoint).unwrap();
-        let weights = Weights::new(&checkpoint);
-        let mut reached = BTreeSet::new();
-        for (tensor, shape, needed) in official(&config) {
-            let found = weights.find(&tensor).unwrap();
-            assert!(found.is_some() || !needed, "{name}: {tensor}");
-            let Some(view) = found else { continue };
-            let view = view.expect_shape(&shape).unwrap();
-            // The name of a part of a tensor goes on with which part.
-            let stored = view.name.split('[').next().unwrap_or_default();
-            reached.insert(stored.to_owned());
-        }
-        let all: BTreeSet<_> = checkpoint.names().map(str::to_owned).collect();
-        assert_eq!(reached, all, "{name}: not every stored tensor was reached");
+        check(&name, &checkpoint(&dialect));
     }
+}
+
+#[test]
+fn every_tensor_of_every_oracle_checkpoint_is_found() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/oracle");
+    let mut checked = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            check(&path.display().to_string(), &Checkpoint::open(&path).unwrap());
+            checked += 1;
+        }
+    }
+    assert!(checked > 0);
 }
 
 #[test]
