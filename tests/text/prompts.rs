@@ -109,3 +109,19 @@ fn ids_are_those_of_the_recipe() {
     }
     assert!(checked > 30);
 }
+
+#[test]
+fn the_default_models_tokenizer_writes_every_prompt() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/weights/minnow/tokenizer.json");
+    let tokenizer = Tokenizer::from_file(path).unwrap();
+    for case in cases() {
+        let mut text = String::new();
+        for piece in case.conversation().encode(case.style(), &tokenizer).unwrap() {
+            match piece {
+                Piece::Tokens(ids) => text.push_str(&tokenizer.decode(&ids)),
+                Piece::Image(_) => text.push_str("<｜deepseek_image｜>"),
+            }
+        }
+        assert_eq!(text, case.prompt, "{} ({}, {})", case.name, case.style, case.mode);
+    }
+}
