@@ -204,7 +204,7 @@ impl V4Config {
             let what = format!("does not divide the {} attention heads", self.heads);
             return Err(f.error("o_groups", what));
         }
-        if self.rope_dim % 2 != 0 || self.rope_dim > self.head_dim {
+        if !self.rope_dim.is_multiple_of(2) || self.rope_dim > self.head_dim {
             let what = format!(
                 "heads of {} with {} rotated: expected an even number no larger than the head",
                 self.head_dim, self.rope_dim
