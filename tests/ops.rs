@@ -5,3 +5,5 @@ mod common;
 mod norms;
 #[path = "ops/streams.rs"]
 mod streams;
+#[path = "ops/vision.rs"]
+mod vision;
