@@ -13,3 +13,5 @@ mod norms;
 mod sampling;
 #[path = "ops/streams.rs"]
 mod streams;
+#[path = "ops/vision.rs"]
+mod vision;
