@@ -235,9 +235,12 @@ impl Reader {
         command.args(["-copyts", "-i"]).arg(url(&self.path)).args(["-map", "0:V:0"]);
         // Frames leave the filter one tick apart, so that none is repeated or dropped for the sake
         // of a constant frame rate.
-        let filter = format!("select='{}',settb=1/25,setpts=N", select(times));
+        let filter = format!(
+            "select='{}',settb=1/25,setpts=N,scale=flags=accurate_rnd+full_chroma_int,format=rgb24",
+            select(times)
+        );
         command.args(["-vf", &filter, "-r", "25", "-frames:v", &times.len().to_string()]);
-        command.args(["-c:v", "ppm", "-pix_fmt", "rgb24", "-f", "image2pipe", "-"]);
+        command.args(["-c:v", "ppm", "-f", "image2pipe", "-"]);
         Ok((Running::start(command, &self.path, &self.why)?, times.len()))
     }
 }

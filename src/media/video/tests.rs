@@ -195,11 +195,11 @@ fn drain(path: &Path) {
 fn damaged_animations_do_not_panic() {
     let dir = Dir::new();
     for (name, bytes) in animations() {
-        for cut in (16..bytes.len() - 1).step_by(5) {
+        for cut in (16..bytes.len() - 1).step_by(19) {
             drain(&dir.file(name, &bytes[..cut]));
         }
         // The signature stays: other files are other readers' business.
-        for at in 16..bytes.len() {
+        for at in (16..bytes.len()).step_by(3) {
             let mut bad = bytes.clone();
             bad[at] ^= 0xa5;
             drain(&dir.file(name, &bad));
