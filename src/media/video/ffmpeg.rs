@@ -5,7 +5,6 @@
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
-use std::fmt::Write;
 use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -20,6 +19,8 @@ use crate::{Error, Result};
 
 /// Wanted frames that one `ffmpeg` is asked for: its command line grows with them.
 const BATCH: usize = 256;
+/// The same for frames found by number: those cannot be sought, so each program starts over.
+const BATCH_BY_NUMBER: usize = 4096;
 /// A gap in seconds between wanted frames from which seeking past it beats decoding through it.
 const GAP: f64 = 10.0;
 /// How many frame times a container may list: three days at 60 fps.
@@ -63,7 +64,7 @@ pub(super) fn probe(path: &Path, why: &str) -> Result<Probe> {
     let Listing { width, height, turned, .. } = found;
     let (width, height) = if turned { (height, width) } else { (width, height) };
     check_size(path, width, height, MAX_FRAME_PIXELS)?;
-    let starts = found.starts();
+    let (starts, timed) = (found.starts(), found.timed());
     let begin = starts.first().map_or(0.0, |&(start, _)| start);
     let timeline = (0..starts.len())
         .map(|i| {
@@ -80,8 +81,11 @@ pub(super) fn probe(path: &Path, why: &str) -> Result<Probe> {
         height,
         timeline,
         start: Box::new(move |indices| {
-            let times = indices.into_iter().filter_map(|i| starts.get(i).map(|&(start, _)| start));
-            Ok(Box::new(Reader { path, why, zero, times: times.collect(), batch: None }))
+            let wanted = indices
+                .into_iter()
+                .filter_map(|number| starts.get(number).map(|&(time, _)| Wanted { number, time }));
+            let wanted = wanted.collect();
+            Ok(Box::new(Reader { path, why, zero, timed, wanted, batch: None }))
         }),
     })
 }
@@ -115,6 +119,8 @@ struct Listing {
     start_time: f64,
     /// Start, if known, and duration in seconds of each packet, as stored.
     packets: Vec<(Option<f64>, Option<f64>)>,
+    /// Packets whose time of presentation is not stored.
+    untimed: usize,
 }
 
 impl Listing {
@@ -145,8 +151,15 @@ impl Listing {
             }
         }
         if section == "packet" {
+            self.untimed += usize::from(shown.is_none());
             self.packets.push((shown.or(decoded), duration));
         }
+    }
+
+    /// Whether every frame's time is stored. If not (AVI, raw streams), the times are about right,
+    /// but not those that the decoder will put on the frames.
+    fn timed(&self) -> bool {
+        self.untimed == 0
     }
 
     /// Start and duration of every frame, in the order shown.
@@ -178,13 +191,23 @@ fn frame_time(rate: &str) -> f64 {
     }
 }
 
+/// A frame to be read.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Wanted {
+    /// Its place in the order shown.
+    number: usize,
+    /// Its time in the container's own clock, in seconds.
+    time: f64,
+}
+
 struct Reader {
     path: PathBuf,
     why: String,
     /// The container's own start: `-ss` counts from it.
     zero: f64,
-    /// Times of the wanted frames in the container's own clock, seconds.
-    times: VecDeque<f64>,
+    /// Whether frames are found by time (which allows seeking) or by number.
+    timed: bool,
+    wanted: VecDeque<Wanted>,
     /// The running program and how many frames it still has to give.
     batch: Option<(Running, usize)>,
 }
@@ -193,14 +216,14 @@ impl Iterator for Reader {
     type Item = Result<RgbImage>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let time = *self.times.front()?;
+        let Wanted { time, .. } = *self.wanted.front()?;
         if self.batch.as_ref().is_none_or(|&(_, left)| left == 0) {
             match self.start_batch() {
                 Ok(batch) => self.batch = Some(batch),
                 Err(e) => return Some(Err(e)),
             }
         }
-        self.times.pop_front();
+        self.wanted.pop_front();
         let (running, left) = self.batch.as_mut()?;
         *left -= 1;
         Some(match read_ppm(&mut running.output, &self.path) {
@@ -220,14 +243,16 @@ impl Iterator for Reader {
 impl Reader {
     /// Starts a program for the next wanted frames, up to a gap that is better sought past.
     fn start_batch(&self) -> Result<(Running, usize)> {
-        let times: Vec<f64> = self.times.iter().copied().take(BATCH).collect();
-        let gap = times.windows(2).position(|pair| pair[1] - pair[0] > GAP);
-        let times = &times[..gap.map_or(times.len(), |at| at + 1)];
-        let first = times.first().copied().unwrap_or(0.0);
+        let batch = if self.timed { BATCH } else { BATCH_BY_NUMBER };
+        let wanted: Vec<Wanted> = self.wanted.iter().copied().take(batch).collect();
+        let gap = wanted.windows(2).position(|pair| pair[1].time - pair[0].time > GAP);
+        let gap = gap.filter(|_| self.timed);
+        let wanted = &wanted[..gap.map_or(wanted.len(), |at| at + 1)];
+        let first = wanted.first().map_or(0.0, |frame| frame.time);
 
         let mut command = program("ffmpeg");
         command.arg("-nostdin");
-        if first - self.zero > GAP {
+        if self.timed && first - self.zero > GAP {
             // Seeking stops at a key frame at or before the time; `select` drops what precedes it.
             let seek = first - self.zero - 0.5;
             command.args(["-noaccurate_seek", "-ss", &format!("{seek:.6}")]);
@@ -237,31 +262,33 @@ impl Reader {
         // of a constant frame rate.
         let filter = format!(
             "select='{}',settb=1/25,setpts=N,scale=flags=accurate_rnd+full_chroma_int,format=rgb24",
-            select(times)
+            if self.timed { select_times(wanted) } else { select_numbers(wanted) }
         );
-        command.args(["-vf", &filter, "-r", "25", "-frames:v", &times.len().to_string()]);
+        command.args(["-vf", &filter, "-r", "25", "-frames:v", &wanted.len().to_string()]);
         command.args(["-c:v", "ppm", "-f", "image2pipe", "-"]);
-        Ok((Running::start(command, &self.path, &self.why)?, times.len()))
+        Ok((Running::start(command, &self.path, &self.why)?, wanted.len()))
     }
 }
 
 /// A filter expression that is true for the first frame at or after each time.
-fn select(times: &[f64]) -> String {
+fn select_times(wanted: &[Wanted]) -> String {
     // Times are printed to the microsecond; half a millisecond of slack absorbs that.
-    const SLACK: f64 = 0.0005;
-    let mut text = String::new();
-    for (i, time) in times.iter().enumerate() {
-        let from = time - SLACK;
-        let plus = if i == 0 { "" } else { "+" };
-        let until = times.get(i + 1).map(|next| format!("*lt(t,{:.6})", next - SLACK));
+    let from = |frame: &Wanted| format!("{:.6}", frame.time - 0.0005);
+    let terms = wanted.iter().enumerate().map(|(i, frame)| {
+        let from_here = from(frame);
+        let until = wanted.get(i + 1).map(|next| format!("*lt(t,{})", from(next)));
         let until = until.unwrap_or_default();
-        // Writing to a string cannot fail.
-        let _ = write!(
-            text,
-            "{plus}gte(t,{from:.6}){until}*(isnan(prev_selected_t)+lt(prev_selected_t,{from:.6}))"
-        );
-    }
-    text
+        format!(
+            "gte(t,{from_here}){until}*(isnan(prev_selected_t)+lt(prev_selected_t,{from_here}))"
+        )
+    });
+    terms.collect::<Vec<_>>().join("+")
+}
+
+/// A filter expression that is true for the frames with the wanted numbers.
+fn select_numbers(wanted: &[Wanted]) -> String {
+    let terms = wanted.iter().map(|frame| format!("eq(n,{})", frame.number));
+    terms.collect::<Vec<_>>().join("+")
 }
 
 /// Reads one PPM picture. `Err(None)` if the stream ends before it does.
