@@ -189,7 +189,7 @@ def group(prefix, spans, rows, k, images, shapes):
     p = len(images) // len(spans)
     ids, at, target, owner, tags = rows.finish()
     return SimpleNamespace(prefix=torch.tensor(prefix)[None].expand(p, -1), suffix=ids.view(p, k, -1), spans=spans, at=at + p * len(prefix),
-                           target=target, owner=owner, tags=tags, images=images, shapes=shapes)
+                           target=target, owner=owner, tags=tags, images=images, shapes=shapes, motion=[])
 
 
 def maybe_thinking(rng, rate):
@@ -259,7 +259,7 @@ def scene_group(rng, p, k, weights):
 
 
 def clip_group(rng, p, k, n, weights):
-    rows, images, shapes = Rows(), [], []
+    rows, images, shapes, motion = Rows(), [], [], []
     stories = {"move": weights["direction"], "move2": 0.3 * weights["direction"], "color": weights["color"], "shape": weights["shape"],
                "still": 0.25 * weights["plain"]}
     pack = 0.5 if rng.random() < 0.25 else 0
@@ -271,6 +271,8 @@ def clip_group(rng, p, k, n, weights):
         for f in c.frames:
             images.append(paint(rng, f, bg, soft))
             shapes.append(described(f))
+        way = 1 + list(scenes.DIRECTIONS).index(c.direction) if c.direction else 0
+        motion.append([way] * (n - 1))
 
         def ask():
             while True:
@@ -280,7 +282,9 @@ def clip_group(rng, p, k, n, weights):
         add_questions(rng, rows, ask, k, 24, pack)
     step = rng.choices((0.25, 0.5, 1.0), (1, 6, 1))[0]
     prefix, spans = clip_prefix(n, step, rng.choice(tasks.SYSTEMS) if rng.random() < 0.03 else "")
-    return group(prefix, spans, rows, k, images, shapes)
+    g = group(prefix, spans, rows, k, images, shapes)
+    g.motion = [(i * len(prefix) + end, way) for i, ways in enumerate(motion) for (_, end), way in zip(spans[1:], ways)]
+    return g
 
 
 def text_example(rng, task, plain=False):
@@ -314,20 +318,25 @@ def text_groups(rng, count, weights):
         for ids, start, task in part:
             rows.add([(ids, start)], [task])
         ids, at, target, owner, tags = rows.finish()
-        out.append(SimpleNamespace(prefix=ids, suffix=None, spans=(), at=at, target=target, owner=owner, tags=tags, images=[], shapes=[]))
+        out.append(SimpleNamespace(prefix=ids, suffix=None, spans=(), at=at, target=target, owner=owner, tags=tags, images=[], shapes=[], motion=[]))
     return out
 
 
 def join(model, groups, pad=1):
-    """One batch of all groups: (model batch, patches, places to learn, targets, owners, tags, detection targets)."""
+    """One batch of all groups: model batch, patches, places to learn, targets, owners, tags; detection and motion targets.
+
+    The motion target stands at the END mark of every frame but the first: the way the shape moves, or 0.
+    """
     b = model.batch([(g.prefix, g.suffix, g.spans) for g in groups], pad)
-    at, owner, base, count, tags = [], [], 0, 0, []
+    at, owner, base, count, tags, motion = [], [], 0, 0, [], []
     for g, size in zip(groups, (x.n for x in b.groups)):
         at.append(g.at + base)
         owner.append(g.owner + count)
+        motion += [(base + i, way) for i, way in g.motion]
         base += size
         count += len(g.tags)
         tags += g.tags
     images = [im for g in groups for im in g.images]
     return SimpleNamespace(batch=b, at=torch.cat(at), target=torch.cat([g.target for g in groups]), owner=torch.cat(owner), tags=tags,
-                           patches=patches(np.stack(images)) if images else None, cells=cells([s for g in groups for s in g.shapes]), size=len(b.look))
+                           patches=patches(np.stack(images)) if images else None, cells=cells([s for g in groups for s in g.shapes]), size=len(b.look),
+                           motion_at=torch.tensor([m[0] for m in motion], dtype=torch.long), motion=torch.tensor([m[1] for m in motion], dtype=torch.long))

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import random
+import signal
 import time
 
 import torch
@@ -112,8 +113,11 @@ class Trainer:
         self.matrices, self.rest = split_params([self.model, self.detector])
         self.muon = Muon(self.matrices)
         self.adam = torch.optim.AdamW(self.rest, lr=1e-3, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+        self.motion = nn.Linear(self.c.hidden_size, 5)  # reads the way a shape moves at the end of a frame; training only
+        self.motion_adam = torch.optim.AdamW(self.motion.parameters(), lr=1e-3)
         self.ema = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         self.rng = random.Random(1)
+        self.stop = False
         self.step, self.seconds, self.eye_steps = 0, 0.0, 0
         self.weights = {k: dict(v) for k, v in BASE.items()}
         self.share = dict(SHARE)
@@ -125,7 +129,7 @@ class Trainer:
         self.easy = data.EasyVqa("train")
 
     def state(self):
-        return dict(model=self.model.state_dict(), detector=self.detector.state_dict(), adam=self.adam.state_dict(), muon=self.muon.buf,
+        return dict(model=self.model.state_dict(), detector=self.detector.state_dict(), motion=self.motion.state_dict(), adam=self.adam.state_dict(), muon=self.muon.buf,
                     ema=self.ema, rng=self.rng.getstate(), step=self.step, seconds=self.seconds, eye_steps=self.eye_steps,
                     weights=self.weights, share=self.share)
 
@@ -137,6 +141,8 @@ class Trainer:
         s = torch.load(self.path, weights_only=False)
         self.model.load_state_dict(s["model"])
         self.detector.load_state_dict(s["detector"])
+        if "motion" in s:
+            self.motion.load_state_dict(s["motion"])
         self.adam.load_state_dict(s["adam"])
         self.muon.buf, self.ema = s["muon"], s["ema"]
         self.rng.setstate(s["rng"])
@@ -160,6 +166,8 @@ class Trainer:
             self.muon.step(lr)
         else:
             self.log(skipped=True)
+        self.motion_adam.step()
+        self.motion_adam.zero_grad(set_to_none=True)
         self.adam.zero_grad(set_to_none=True)
         for p in self.matrices:
             p.grad = None
@@ -233,7 +241,11 @@ class Trainer:
             M.compile_pieces()
         began, base = time.time(), self.seconds
         shown, tested, saved, losses, first = time.time(), time.time(), time.time(), [], self.step
+        signal.signal(signal.SIGTERM, lambda *_: setattr(self, "stop", True))
         while self.seconds < a.minutes * 60:
+            if self.stop:
+                self.save()
+                return
             lr, p = self.rate()
             lr *= min(1, (self.step - first + 1) / 40, (self.step + 1) / 150)
             phase = int(p > a.first_phase)
@@ -243,20 +255,21 @@ class Trainer:
             self.model.train()
             with torch.autocast("cpu", torch.bfloat16, enabled=a.bf16):
                 rows = self.model.eye(j.patches, 8, 8)
-                logits = self.model(j.batch, rows[:, data.PERM].flatten(0, 1), j.at)
+                logits, ends = self.model(j.batch, rows[:, data.PERM].flatten(0, 1), j.at, j.motion_at)
             ce = F.cross_entropy(logits, j.target, reduction="none")
             per = torch.zeros(len(j.tags)).index_add(0, j.owner, ce)
             size = torch.zeros(len(j.tags)).index_add(0, j.owner, torch.ones(len(ce)))
             loss = (per / size.sqrt()).mean()  # between the mean over tokens and the mean over answers
             seen, _, _ = self.detector(rows, j.cells)
-            self.update(loss + 0.2 * (1 - p) * seen, lr)
+            way = F.cross_entropy(self.motion(ends.float()), j.motion)
+            self.update(loss + 0.2 * (1 - p) * seen + 0.3 * way, lr)
             with torch.no_grad():
                 for layer in self.model.layers:
                     layer.ffn.balance(0.005 * lr / a.lr)
-            self.average(min(0.999, 1 - 1 / (self.step + 10)))
+            self.average(min(0.995, 1 - 1 / (self.step + 10)))
             self.step += 1
             self.seconds = base + time.time() - began
-            losses.append((loss.item(), seen.item(), t1 - t0, time.time() - t0, j.size))
+            losses.append((loss.item(), seen.item(), way.item(), t1 - t0, time.time() - t0, j.size))
             now = time.time()
             if now - shown > 30:
                 m = [sum(x) / len(losses) for x in zip(*losses)]
@@ -264,7 +277,7 @@ class Trainer:
                 with torch.no_grad():
                     for t, v in zip(j.tags, (per / size).tolist()):
                         tag.setdefault(t, []).append(v)
-                self.log(loss=round(m[0], 4), see=round(m[1], 4), data_s=round(m[2], 3), step_s=round(m[3], 3), tokens=round(m[4]), lr=round(lr, 6),
+                self.log(loss=round(m[0], 4), see=round(m[1], 4), way=round(m[2], 3), data_s=round(m[3], 3), step_s=round(m[4], 3), tokens=round(m[5]), lr=round(lr, 6),
                          tags={t: round(sum(v) / len(v), 3) for t, v in sorted(tag.items())})
                 shown, losses = now, []
             if now - saved > 240:
