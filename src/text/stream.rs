@@ -180,7 +180,9 @@ mod tests {
         }
 
         #[test]
-        fn any_chunks_add_up(chunks in prop::collection::vec(prop::collection::vec(0x7eu8.., 0..4), 0..9)) {
+        fn any_chunks_add_up(
+            chunks in prop::collection::vec(prop::collection::vec(0x7eu8.., 0..4), 0..9),
+        ) {
             let mut d = Detokenizer::new(tokenizer());
             let mut all: String = chunks.iter().map(|chunk| d.push_bytes(chunk)).collect();
             prop_assert!(d.pending.len() < 4);
