@@ -12,7 +12,7 @@ use crate::graph::{Cost, Graph, Op, StepSize, TensorId, Use};
 /// `table` `[P, dim / heads]` holds each patch's cosines, then its sines.
 pub fn vit_rope(g: &mut Graph, qkv: TensorId, table: TensorId, heads: usize) {
     let dims = g.tensor(table).cols;
-    assert!(dims % 2 == 0 && g.tensor(qkv).cols == 3 * heads * dims, "vit_rope shapes");
+    assert!(dims.is_multiple_of(2) && g.tensor(qkv).cols == 3 * heads * dims, "vit_rope shapes");
     g.push("rope", VitRope { qkv, table, heads });
 }
 
