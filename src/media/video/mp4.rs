@@ -370,3 +370,60 @@ fn fragment_defaults(mvex: Bytes<'_>, track_id: u32) -> Option<FragmentDefaults>
         (id == track_id).then_some(FragmentDefaults { track_id, duration, size, flags })
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fixture(name: &str) -> Vec<u8> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/media");
+        std::fs::read(folder.join(name)).unwrap()
+    }
+
+    #[test]
+    fn samples_equal_those_of_another_parser() {
+        for name in ["reordered.mp4", "fragmented.mp4", "turned.mp4"] {
+            let bytes = fixture(name);
+            let other = re_mp4::Mp4::read_bytes(&bytes).unwrap();
+            let other = &other.tracks().values().next().unwrap().samples;
+
+            let length = bytes.len() as u64;
+            let mut file = tempfile::tempfile().unwrap();
+            std::io::Write::write_all(&mut file, &bytes).unwrap();
+            let top = top_level(&mut file, length).unwrap();
+            let body = |b: &TopBox| &bytes[b.body.start as usize..b.body.end as usize];
+            let moov = top.iter().find(|b| &b.kind == b"moov").unwrap();
+            let Ok(mut found) = movie(body(moov), length) else { panic!("{name}") };
+            let samples = &mut found.track.samples;
+            for moof in top.iter().filter(|b| &b.kind == b"moof") {
+                fragment_samples(body(moof), moof.start, &found.defaults, length, samples).unwrap();
+            }
+
+            assert_eq!((samples.len(), other.len()), (20, 20), "{name}");
+            let first = samples.iter().map(|s| s.shown).min().unwrap();
+            for (ours, theirs) in samples.iter().zip(other) {
+                assert_eq!((ours.offset, u64::from(ours.size)), (theirs.offset, theirs.size));
+                assert_eq!(ours.sync, theirs.is_sync);
+                assert_eq!(ours.shown - first, theirs.composition_timestamp, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn boxes_end_where_their_parent_does() {
+        let bytes = [0, 0, 0, 9, b'a', b'b', b'c', b'd', 7, 0, 0, 0, 20, b'e', b'f', b'g', b'h'];
+        let found: Vec<_> = Bytes(&bytes).boxes().map(|(kind, body)| (kind, body.0)).collect();
+        assert_eq!(found, [(*b"abcd", &[7][..])]);
+    }
+
+    #[test]
+    fn edit_lists_of_both_versions() {
+        let short = [0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 9, 255, 255, 255, 255, 0, 1, 0, 0];
+        assert_eq!(edit_list(Bytes(&short)), Some(vec![Edit { duration: 9, from: None }]));
+        let mut long = vec![1, 0, 0, 0, 0, 0, 0, 1];
+        long.extend([9u64.to_be_bytes(), 5u64.to_be_bytes()].concat());
+        long.extend([0, 1, 0, 0]);
+        assert_eq!(edit_list(Bytes(&long)), Some(vec![Edit { duration: 9, from: Some(5) }]));
+        assert_eq!(edit_list(Bytes(&long[..20])), None);
+    }
+}
