@@ -238,7 +238,9 @@ def easy_group(rng, easy, p, k, phase):
         add_questions(rng, rows, ask, k, 0, 0)
     system = rng.choice(tasks.SYSTEMS) if rng.random() < 0.05 else ""
     prefix, spans = picture_prefix(system)
-    return group(prefix, spans, rows, k, images, shapes)
+    g = group(prefix, spans, rows, k, images, shapes)
+    g.motion = [(i * len(prefix) + spans[0][1], -100, x // 4, y // 4) for i, ((_, _, x, y),) in enumerate(shapes)]
+    return g
 
 
 def scene_group(rng, p, k, weights):
@@ -272,7 +274,7 @@ def clip_group(rng, p, k, n, weights):
             images.append(paint(rng, f, bg, soft))
             shapes.append(described(f))
         way = 1 + list(scenes.DIRECTIONS).index(c.direction) if c.direction else 0
-        motion.append([way] * (n - 1))
+        motion.append([(way if i else -100, f[-1].x // 4, f[-1].y // 4) for i, f in enumerate(c.frames)])
 
         def ask():
             while True:
@@ -283,7 +285,7 @@ def clip_group(rng, p, k, n, weights):
     step = rng.choices((0.25, 0.5, 1.0), (1, 6, 1))[0]
     prefix, spans = clip_prefix(n, step, rng.choice(tasks.SYSTEMS) if rng.random() < 0.03 else "")
     g = group(prefix, spans, rows, k, images, shapes)
-    g.motion = [(i * len(prefix) + end, way) for i, ways in enumerate(motion) for (_, end), way in zip(spans[1:], ways)]
+    g.motion = [(i * len(prefix) + end, *seen) for i, frames in enumerate(motion) for (_, end), seen in zip(spans, frames)]
     return g
 
 
@@ -325,18 +327,19 @@ def text_groups(rng, count, weights):
 def join(model, groups, pad=1):
     """One batch of all groups: model batch, patches, places to learn, targets, owners, tags; detection and motion targets.
 
-    The motion target stands at the END mark of every frame but the first: the way the shape moves, or 0.
+    The motion targets stand at the END mark of every frame: the way the shape moves (0 for not at all, -100 in the first
+    frame), and in which of 16 columns and rows it is.
     """
     b = model.batch([(g.prefix, g.suffix, g.spans) for g in groups], pad)
     at, owner, base, count, tags, motion = [], [], 0, 0, [], []
     for g, size in zip(groups, (x.n for x in b.groups)):
         at.append(g.at + base)
         owner.append(g.owner + count)
-        motion += [(base + i, way) for i, way in g.motion]
+        motion += [(base + m[0], *m[1:]) for m in g.motion]
         base += size
         count += len(g.tags)
         tags += g.tags
     images = [im for g in groups for im in g.images]
     return SimpleNamespace(batch=b, at=torch.cat(at), target=torch.cat([g.target for g in groups]), owner=torch.cat(owner), tags=tags,
                            patches=patches(np.stack(images)) if images else None, cells=cells([s for g in groups for s in g.shapes]), size=len(b.look),
-                           motion_at=torch.tensor([m[0] for m in motion], dtype=torch.long), motion=torch.tensor([m[1] for m in motion], dtype=torch.long))
+                           motion=torch.tensor(motion, dtype=torch.long).view(-1, 4))

@@ -113,7 +113,7 @@ class Trainer:
         self.matrices, self.rest = split_params([self.model, self.detector])
         self.muon = Muon(self.matrices)
         self.adam = torch.optim.AdamW(self.rest, lr=1e-3, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
-        self.motion = nn.Linear(self.c.hidden_size, 5)  # reads the way a shape moves at the end of a frame; training only
+        self.motion = nn.Linear(self.c.hidden_size, 5 + 16 + 16)  # way, column and row at the end of a frame; training only
         self.motion_adam = torch.optim.AdamW(self.motion.parameters(), lr=1e-3)
         self.ema = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         self.rng = random.Random(1)
@@ -141,7 +141,7 @@ class Trainer:
         s = torch.load(self.path, weights_only=False)
         self.model.load_state_dict(s["model"])
         self.detector.load_state_dict(s["detector"])
-        if "motion" in s:
+        if "motion" in s and s["motion"]["bias"].shape == self.motion.bias.shape:
             self.motion.load_state_dict(s["motion"])
         self.adam.load_state_dict(s["adam"])
         self.muon.buf, self.ema = s["muon"], s["ema"]
@@ -225,11 +225,11 @@ class Trainer:
 
     def rebalance(self, scores):
         """More of what is still wrong: a task's weight follows its error; a kind's share follows its mean error."""
-        for kind, tasks in BASE.items():
-            for t, base in tasks.items():
+        for kind, own in BASE.items():
+            for t, base in own.items():
                 if t in scores:
                     self.weights[kind][t] = base * (0.3 + 2.0 * min(0.6, 1 - scores[t]))
-        errors = {k: sum(1 - scores[t] for t in tasks if t in scores) / max(1, sum(t in scores for t in tasks)) for k, tasks in BASE.items()}
+        errors = {k: sum(1 - scores[t] for t in own if t in scores) / max(1, sum(t in scores for t in own)) for k, own in BASE.items()}
         errors["easy"] = 1 - scores["easy"]
         for k in SHARE:
             self.share[k] = SHARE[k] * (0.35 + 2.0 * min(0.5, errors[k]))
@@ -255,21 +255,21 @@ class Trainer:
             self.model.train()
             with torch.autocast("cpu", torch.bfloat16, enabled=a.bf16):
                 rows = self.model.eye(j.patches, 8, 8)
-                logits, ends = self.model(j.batch, rows[:, data.PERM].flatten(0, 1), j.at, j.motion_at)
+                logits, ends = self.model(j.batch, rows[:, data.PERM].flatten(0, 1), j.at, j.motion[:, 0])
             ce = F.cross_entropy(logits, j.target, reduction="none")
             per = torch.zeros(len(j.tags)).index_add(0, j.owner, ce)
             size = torch.zeros(len(j.tags)).index_add(0, j.owner, torch.ones(len(ce)))
             loss = (per / size.sqrt()).mean()  # between the mean over tokens and the mean over answers
             seen, _, _ = self.detector(rows, j.cells)
-            way = F.cross_entropy(self.motion(ends.float()), j.motion)
-            self.update(loss + 0.2 * (1 - p) * seen + 0.3 * way, lr)
+            way, column, row = (F.cross_entropy(y, t) for y, t in zip(self.motion(ends.float()).split((5, 16, 16), -1), j.motion[:, 1:].t()))
+            self.update(loss + 0.2 * (1 - p) * seen + (1 - p) * (0.4 * way + 0.1 * (column + row)), lr)
             with torch.no_grad():
                 for layer in self.model.layers:
                     layer.ffn.balance(0.005 * lr / a.lr)
             self.average(min(0.995, 1 - 1 / (self.step + 10)))
             self.step += 1
             self.seconds = base + time.time() - began
-            losses.append((loss.item(), seen.item(), way.item(), t1 - t0, time.time() - t0, j.size))
+            losses.append((loss.item(), seen.item(), way.item(), (column + row).item() / 2, t1 - t0, time.time() - t0, j.size))
             now = time.time()
             if now - shown > 30:
                 m = [sum(x) / len(losses) for x in zip(*losses)]
@@ -277,7 +277,7 @@ class Trainer:
                 with torch.no_grad():
                     for t, v in zip(j.tags, (per / size).tolist()):
                         tag.setdefault(t, []).append(v)
-                self.log(loss=round(m[0], 4), see=round(m[1], 4), way=round(m[2], 3), data_s=round(m[3], 3), step_s=round(m[4], 3), tokens=round(m[5]), lr=round(lr, 6),
+                self.log(loss=round(m[0], 4), see=round(m[1], 4), way=round(m[2], 3), place=round(m[3], 3), data_s=round(m[4], 3), step_s=round(m[5], 3), tokens=round(m[6]), lr=round(lr, 6),
                          tags={t: round(sum(v) / len(v), 3) for t, v in sorted(tag.items())})
                 shown, losses = now, []
             if now - saved > 240:
@@ -307,7 +307,7 @@ def main():
     ap.add_argument("--hold", type=float, default=0.4, help="share of the time at the full rate; then it falls to zero")
     ap.add_argument("--lr", type=float, default=2.5e-3)
     ap.add_argument("--size", type=float, default=4200, help="tokens a step, roughly")
-    ap.add_argument("--test-every", type=float, default=5, help="minutes")
+    ap.add_argument("--test-every", type=float, default=8, help="minutes")
     ap.add_argument("--bf16", type=lambda s: s != "0", default=True)
     ap.add_argument("--eager", action="store_true", help="no torch.compile")
     args = ap.parse_args()
