@@ -98,6 +98,28 @@ fixtures! {
     text_hf_names text_hf_saved text_official text_bf16 text_f16 text_long vision_one vision_four
 }
 
+/// Pixels and aligner rows of each picture, to tell a fault of the eye from one of the mind.
+#[test]
+fn pictures_are_prepared_and_seen_alike() {
+    for name in ["vision_one", "vision_four"] {
+        let bytes = std::fs::read(folder(name).join("expected.safetensors")).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let floats = |name: String| -> Vec<f32> {
+            bytemuck::pod_collect_to_vec(file.tensor(&name).unwrap().data())
+        };
+        let mut engine = engine(name, Backend::Cpu);
+        let plan = engine.plan_config().unwrap();
+        for (i, path) in pictures(name).iter().enumerate() {
+            let patches = media::prepare(&media::picture::read(path).unwrap(), &plan).unwrap();
+            let e = common::error(&patches.data, &floats(format!("image.{i}.patches")));
+            assert!(e < 1e-6, "{name}: pixels of picture {i}: error {e:.2e}");
+            let rows = engine.encode(patches).unwrap();
+            let e = common::error(&rows.tokens, &floats(format!("image.{i}.rows")));
+            assert!(e < 1e-4, "{name}: aligner rows of picture {i}: error {e:.2e}");
+        }
+    }
+}
+
 /// Formats that no kernel reads yet are refused by the tensor's name, not misread.
 #[test]
 fn fp8_is_refused_by_name() {
