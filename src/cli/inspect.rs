@@ -75,8 +75,9 @@ struct Memory {
 
 /// Runs the subcommand.
 pub fn run(args: &Args) -> Outcome {
-    let checkpoint = common::open(args.model.as_ref())?;
-    let config = V4Config::from_checkpoint(&checkpoint)?;
+    let model = common::open(args.model.as_ref())?;
+    let checkpoint = &model.checkpoint;
+    let config = V4Config::from_checkpoint(checkpoint)?;
     let count = |f: fn(&LayerKind) -> bool| config.layers.iter().filter(|k| f(k)).count();
     let context = args.context.map_or(config.max_context.min(8192), |c| c as usize);
     if context > config.max_context {
@@ -85,7 +86,7 @@ pub fn run(args: &Args) -> Outcome {
             config.max_context
         )));
     }
-    let memory = memory(&config, Weights::new(&checkpoint), context, args.chunk as usize);
+    let memory = memory(&config, Weights::new(checkpoint), context, args.chunk as usize);
     let parameters = checkpoint.parameters();
     let report = Report {
         architecture: "DeepseekV4ForCausalLM",

@@ -47,7 +47,7 @@ pub fn run(args: &Args) -> Outcome {
     let text = std::fs::read_to_string(&args.tokens).map_err(|e| Error::io(&args.tokens, e))?;
     let ids: Vec<u32> = serde_json::from_str(&text)
         .map_err(|e| Error::file(&args.tokens, format!("is not a JSON list of token ids: {e}")))?;
-    let checkpoint = common::open(args.model.as_ref())?;
+    let model = common::open(args.model.as_ref())?;
     let chunk = args.chunk as usize;
     let options = EngineOptions {
         context: Some(ids.len().max(1)),
@@ -55,7 +55,7 @@ pub fn run(args: &Args) -> Outcome {
         outs: usize::MAX,
         ..args.device.options()
     };
-    let mut engine = common::load(&checkpoint, &options)?;
+    let mut engine = common::load(&model, &options)?;
     let vocab = engine.config.vocab;
 
     let mut pictures = vec![];

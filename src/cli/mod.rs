@@ -2,8 +2,11 @@
 
 mod common;
 mod devices;
+mod eval;
 mod inspect;
 mod logits;
+mod run;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -21,9 +24,12 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Run(run::Args),
     Devices(devices::Args),
     Inspect(inspect::Args),
+    Verify(verify::Args),
     Logits(logits::Args),
+    Eval(eval::Args),
 }
 
 /// Runs the command line; errors are one line on standard error and exit status 1.
@@ -32,6 +38,9 @@ pub fn main() -> ExitCode {
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("error"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let done = match Cli::parse().command {
+        Command::Run(args) => run::run(&args),
+        Command::Verify(args) => verify::run(&args),
+        Command::Eval(args) => eval::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Logits(args) => logits::run(&args),

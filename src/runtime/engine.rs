@@ -196,6 +196,21 @@ impl Engine {
         })
     }
 
+    /// Declares the weights of this engine's graphs to `weights`, so that another store can be
+    /// filled with them.
+    ///
+    /// # Errors
+    /// As [`Engine::load`].
+    pub fn declare(&self, weights: &mut ModelWeights<'_>) -> Result<()> {
+        let capacity = Capacity { slots: 1, context: self.context, chunk: self.chunk };
+        let one = StepSize { rows: 1, outs: 1 };
+        text_graph(&self.config, weights, capacity, one)?;
+        if let Some(vision) = &self.config.vision {
+            vision_graph(&self.config, vision, weights, one)?;
+        }
+        Ok(())
+    }
+
     /// How pictures are cut for this model; `None` if it cannot see.
     pub fn plan_config(&self) -> Option<PlanConfig> {
         plan_config(&self.config)

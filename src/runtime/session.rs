@@ -38,6 +38,11 @@ impl<'e> Session<'e> {
         self.fed.is_empty()
     }
 
+    /// Whether the context has no room for another token.
+    pub fn is_full(&self) -> bool {
+        self.fed.len() >= self.engine.context
+    }
+
     /// Feeds a prompt that begins at position 0, and samples the token after it. What it has in
     /// common with what was fed before is not computed again where the state still holds it.
     /// `progress` is told positions done and positions in all.
@@ -73,7 +78,7 @@ impl<'e> Session<'e> {
     /// If the context is full or the device fails.
     pub fn next(&mut self, token: u32, sampling: &Sampling) -> Result<u32> {
         let at = self.fed.len();
-        if at >= self.engine.context {
+        if self.is_full() {
             return Err(Error::Request(format!("the context of {at} tokens is full")));
         }
         self.fed.rows.push(PromptRow::Token(token));
