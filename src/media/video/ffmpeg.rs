@@ -33,7 +33,7 @@ pub(super) fn probe(path: &Path, why: &str) -> Result<Probe> {
         .args(["-select_streams", "V:0", "-of", "compact", "-show_entries"])
         .arg(concat!(
             "stream=codec_name,width,height,avg_frame_rate:stream_side_data=rotation",
-            ":stream_tags=rotate:format=format_name,start_time:packet=pts_time,duration_time"
+            ":stream_tags=rotate:format=format_name,start_time:packet=pts_time,dts_time,duration_time"
         ))
         .arg(url(path));
     let mut running = Running::start(command, path, why)?;
@@ -119,6 +119,8 @@ struct Listing {
     start_time: f64,
     /// Start and, if known, duration in seconds of each packet, as stored.
     packets: Vec<(f64, Option<f64>)>,
+    /// Number and decoding time of the first and of the last packet that has one.
+    stored: Option<((usize, f64), (usize, f64))>,
     /// Packets whose start is not stored.
     untimed: usize,
 }
@@ -128,12 +130,13 @@ impl Listing {
     fn line(&mut self, line: &str) {
         let mut fields = line.trim_end().split('|');
         let section = fields.next().unwrap_or_default();
-        let (mut shown, mut duration) = (None, None);
+        let (mut shown, mut decoded, mut duration) = (None, None, None);
         for field in fields {
             let Some((key, value)) = field.split_once('=') else { continue };
             let seconds = || value.parse::<f64>().ok().filter(|s| s.is_finite());
             match (section, key) {
                 ("packet", "pts_time") => shown = seconds(),
+                ("packet", "dts_time") => decoded = seconds(),
                 ("packet", "duration_time") => duration = seconds(),
                 ("stream", "codec_name") => self.codec = value.to_owned(),
                 ("stream", "width") => self.width = value.parse().unwrap_or(0),
@@ -151,6 +154,10 @@ impl Listing {
         }
         if section == "packet" {
             self.untimed += usize::from(shown.is_none());
+            if let Some(time) = decoded.or(shown) {
+                let here = (self.packets.len(), time);
+                self.stored = Some((self.stored.map_or(here, |(first, _)| first), here));
+            }
             self.packets.push((shown.unwrap_or(0.0), duration));
         }
     }
@@ -163,8 +170,12 @@ impl Listing {
     /// Start and duration of every frame, in the order shown. Where not every time is stored, the
     /// frames are taken to follow each other at the mean rate.
     fn starts(&self) -> Vec<(f64, f64)> {
-        let frame_time = self.frame_time;
+        let mut frame_time = self.frame_time;
         if !self.timed() {
+            // The nominal rate of an AVI can be a multiple of the real one.
+            if let Some(((a, from), (b, to))) = self.stored.filter(|((_, a), (_, b))| a < b) {
+                frame_time = (to - from) / (b - a) as f64;
+            }
             return (0..self.packets.len()).map(|i| (i as f64 * frame_time, frame_time)).collect();
         }
         let mut starts: Vec<(f64, f64)> = self
@@ -388,8 +399,8 @@ mod tests {
     fn listings() {
         let mut found = Listing::default();
         for line in [
-            "packet|pts_time=0.080000|duration_time=0.040000\n",
-            "packet|pts_time=0.040000|duration_time=N/A",
+            "packet|pts_time=0.080000|dts_time=0.000000|duration_time=0.040000\n",
+            "packet|pts_time=0.040000|dts_time=0.040000|duration_time=N/A",
             "stream|codec_name=vp9|width=640|height=272|avg_frame_rate=25/1|side_data|rotation=-90",
             "format|format_name=matroska,webm|start_time=0.040000",
             "",
@@ -398,9 +409,9 @@ mod tests {
         }
         assert_eq!(found.starts(), [(0.04, 0.04), (0.08, 0.04)]);
         assert!(found.timed());
-        found.line("packet|pts_time=N/A|duration_time=0.040000");
+        found.line("packet|pts_time=N/A|dts_time=0.200000|duration_time=0.040000");
         assert!(!found.timed());
-        assert_eq!(found.starts(), [(0.0, 0.04), (0.04, 0.04), (0.08, 0.04)]);
+        assert_eq!(found.starts(), [(0.0, 0.1), (0.1, 0.1), (0.2, 0.1)]);
         assert_eq!((found.format.as_str(), found.turned), ("matroska", true));
         assert_eq!(frame_time("30/1"), 1.0 / 30.0);
         assert_eq!(frame_time("0/0"), 0.04);
