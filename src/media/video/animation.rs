@@ -93,7 +93,6 @@ fn pictures(path: PathBuf, kind: Kind, indices: Vec<usize>) -> Result<Pictures> 
     let file = File::open(&path).map_err(|e| Error::io(&path, e))?;
     let mut frames = decoder(BufReader::new(file), kind)
         .map_err(|e| Error::media(&path, describe(&e)))?
-        .into_iter()
         .enumerate();
     Ok(Box::new(indices.into_iter().map(move |wanted| {
         loop {

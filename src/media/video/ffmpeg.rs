@@ -117,9 +117,11 @@ struct Listing {
     frame_time: f64,
     /// The container's own start, in seconds.
     start_time: f64,
-    /// Start, if known, and duration in seconds of each packet, as stored.
-    packets: Vec<(Option<f64>, Option<f64>)>,
-    /// Packets whose time of presentation is not stored.
+    /// Start and, if known, duration in seconds of each packet, as stored.
+    packets: Vec<(f64, Option<f64>)>,
+    /// Number and decoding time of the first and of the last packet that has one.
+    stored: Option<((usize, f64), (usize, f64))>,
+    /// Packets whose start is not stored.
     untimed: usize,
 }
 
@@ -152,26 +154,34 @@ impl Listing {
         }
         if section == "packet" {
             self.untimed += usize::from(shown.is_none());
-            self.packets.push((shown.or(decoded), duration));
+            if let Some(time) = decoded.or(shown) {
+                let here = (self.packets.len(), time);
+                self.stored = Some((self.stored.map_or(here, |(first, _)| first), here));
+            }
+            self.packets.push((shown.unwrap_or(0.0), duration));
         }
     }
 
-    /// Whether every frame's time is stored. If not (AVI, raw streams), the times are about right,
-    /// but not those that the decoder will put on the frames.
+    /// Whether every frame's time is stored; it is not in AVI, MPEG program and raw streams.
     fn timed(&self) -> bool {
         self.untimed == 0
     }
 
-    /// Start and duration of every frame, in the order shown.
+    /// Start and duration of every frame, in the order shown. Where not every time is stored, the
+    /// frames are taken to follow each other at the mean rate.
     fn starts(&self) -> Vec<(f64, f64)> {
-        let frame_time = self.frame_time;
+        let mut frame_time = self.frame_time;
+        if !self.timed() {
+            // The nominal rate of an AVI can be a multiple of the real one.
+            if let Some(((a, from), (b, to))) = self.stored.filter(|((_, a), (_, b))| a < b) {
+                frame_time = (to - from) / (b - a) as f64;
+            }
+            return (0..self.packets.len()).map(|i| (i as f64 * frame_time, frame_time)).collect();
+        }
         let mut starts: Vec<(f64, f64)> = self
             .packets
             .iter()
-            .enumerate()
-            .map(|(i, &(start, duration))| {
-                (start.unwrap_or(i as f64 * frame_time), duration.unwrap_or(frame_time))
-            })
+            .map(|&(start, duration)| (start, duration.unwrap_or(frame_time)))
             .collect();
         starts.sort_by(|a, b| a.0.total_cmp(&b.0));
         starts.dedup_by(|a, b| a.0 == b.0);
@@ -391,14 +401,17 @@ mod tests {
         for line in [
             "packet|pts_time=0.080000|dts_time=0.000000|duration_time=0.040000\n",
             "packet|pts_time=0.040000|dts_time=0.040000|duration_time=N/A",
-            "packet|pts_time=N/A|dts_time=0.120000|duration_time=0.040000",
             "stream|codec_name=vp9|width=640|height=272|avg_frame_rate=25/1|side_data|rotation=-90",
             "format|format_name=matroska,webm|start_time=0.040000",
             "",
         ] {
             found.line(line);
         }
-        assert_eq!(found.starts(), [(0.04, 0.04), (0.08, 0.04), (0.12, 0.04)]);
+        assert_eq!(found.starts(), [(0.04, 0.04), (0.08, 0.04)]);
+        assert!(found.timed());
+        found.line("packet|pts_time=N/A|dts_time=0.200000|duration_time=0.040000");
+        assert!(!found.timed());
+        assert_eq!(found.starts(), [(0.0, 0.1), (0.1, 0.1), (0.2, 0.1)]);
         assert_eq!((found.format.as_str(), found.turned), ("matroska", true));
         assert_eq!(frame_time("30/1"), 1.0 / 30.0);
         assert_eq!(frame_time("0/0"), 0.04);

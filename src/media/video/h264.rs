@@ -1,6 +1,6 @@
 //! Decoding the wanted frames of an H.264 track.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
@@ -112,19 +112,10 @@ fn nal_type(nal: &[u8]) -> u8 {
 
 /// Decodes the samples of `track` with the indices `wanted`, in that order.
 pub(super) fn pictures(path: PathBuf, file: File, track: Track, wanted: Vec<usize>) -> Pictures {
-    let mut by_time: Vec<usize> =
-        (0..track.samples.len()).filter(|&i| track.samples[i].size > 0).collect();
-    by_time.sort_by_key(|&i| track.samples[i].shown);
-    let mut rank = vec![usize::MAX; track.samples.len()];
-    for (place, &index) in by_time.iter().enumerate() {
-        rank[index] = place;
-    }
     Box::new(Reader {
         path,
         file,
         track,
-        rank,
-        by_time,
         run: None,
         wanted: wanted.into(),
         kept: Vec::new(),
@@ -137,10 +128,6 @@ struct Reader {
     path: PathBuf,
     file: File,
     track: Track,
-    /// The samples that hold a picture, in the order shown.
-    by_time: Vec<usize>,
-    /// Where in `by_time` each sample stands.
-    rank: Vec<usize>,
     run: Option<Run>,
     /// Samples still to be given.
     wanted: VecDeque<usize>,
@@ -152,17 +139,17 @@ struct Reader {
     packet: Vec<u8>,
 }
 
-/// A decoder that was started at some sample and fed all that follow, up to `next`.
+/// A decoder that was started at some sample and fed those that follow, up to `next`, but for
+/// pictures that are neither wanted nor needed to decode others.
 ///
-/// It gives pictures back in the order shown and some calls late. After an IDR picture nothing
-/// earlier is shown, so the n-th picture given back is the n-th in the order shown, counted from
-/// the sample that the run started with.
+/// It gives pictures back some calls late and in the order shown, so the one given back is always
+/// the first shown of those it holds.
 struct Run {
     decoder: Decoder,
     /// The sample to feed next.
     next: usize,
-    /// Place in `by_time` of the next picture that the decoder gives back.
-    place: usize,
+    /// Time shown, and index, of the samples that were fed and not given back.
+    held: BTreeSet<(i64, usize)>,
 }
 
 impl Iterator for Reader {
@@ -176,42 +163,54 @@ impl Iterator for Reader {
 
 impl Reader {
     fn frame(&mut self, target: usize) -> Result<RgbImage> {
-        if let Some(at) = self.kept.iter().position(|&(index, _)| index == target) {
-            return Ok(self.kept.swap_remove(at).1);
+        if let Some(picture) = self.take_kept(target) {
+            return Ok(picture);
         }
         let mut run = self.reach(target)?;
-        while run.place <= self.rank[target] {
-            if run.next == self.track.samples.len() {
-                // The pictures that the decoder still holds back.
-                let rest = run.decoder.flush_remaining().map_err(|_| self.undecodable(target))?;
-                for picture in rest {
-                    self.take(&picture, run.place, target)?;
-                    run.place += 1;
-                }
-                break;
-            }
+        while run.next < self.track.samples.len() {
             let index = run.next;
             run.next += 1;
-            if self.track.samples[index].size == 0 {
+            let Sample { size, shown, .. } = self.track.samples[index];
+            if size == 0 {
                 continue;
             }
-            self.pack(index)?;
+            let is_reference = self.pack(index)?;
+            if !is_reference && !self.is_wanted(index, target) {
+                continue;
+            }
+            run.held.insert((shown, index));
             let picture = run.decoder.decode(&self.packet);
             if let Some(picture) = picture.map_err(|_| self.undecodable(index))? {
-                self.take(&picture, run.place, target)?;
-                run.place += 1;
+                self.keep(&picture, run.held.pop_first(), target)?;
+                if let Some(picture) = self.take_kept(target) {
+                    self.run = Some(run);
+                    return Ok(picture);
+                }
             }
         }
-        // A flushed decoder cannot go on.
-        self.run = (run.next < self.track.samples.len()).then_some(run);
-        let at = self.kept.iter().position(|&(index, _)| index == target);
-        at.map(|at| self.kept.swap_remove(at).1).ok_or_else(|| self.bad(target, "has no picture"))
+        // The pictures that the decoder still holds; once flushed, it cannot go on.
+        let rest = run.decoder.flush_remaining().map_err(|_| self.undecodable(target))?;
+        for picture in rest {
+            self.keep(&picture, run.held.pop_first(), target)?;
+        }
+        self.take_kept(target).ok_or_else(|| self.bad(target, "has no picture"))
+    }
+
+    fn take_kept(&mut self, target: usize) -> Option<RgbImage> {
+        let at = self.kept.iter().position(|&(index, _)| index == target)?;
+        Some(self.kept.swap_remove(at).1)
+    }
+
+    /// Whether sample `index` is the target or will be soon.
+    fn is_wanted(&self, index: usize, target: usize) -> bool {
+        index == target || self.wanted.iter().take(REORDER).any(|&wanted| wanted == index)
     }
 
     /// The run from which decoding reaches `target` soonest: one started at the last IDR picture
     /// before it, unless the current one is already past that.
     fn reach(&mut self, target: usize) -> Result<Run> {
-        let current = self.run.take().filter(|run| run.place <= self.rank[target]);
+        let key = (self.track.samples[target].shown, target);
+        let current = self.run.take().filter(|r| target >= r.next || r.held.contains(&key));
         let samples = &self.track.samples[..=target];
         let sync = samples.iter().rposition(|s| s.sync && s.size > 0).unwrap_or(0);
         if let Some(run) = current {
@@ -226,12 +225,11 @@ impl Reader {
     }
 
     fn start(&self, first: usize) -> Result<Run> {
-        let decoder = DecoderConfig::new().flush_after_decode(Flush::NoFlush);
-        let decoder = Decoder::with_api_config(OpenH264API::from_source(), decoder)
+        // Flushing after every packet would lose track of the pictures of streams with B frames.
+        let config = DecoderConfig::new().flush_after_decode(Flush::NoFlush);
+        let decoder = Decoder::with_api_config(OpenH264API::from_source(), config)
             .map_err(|_| self.undecodable(first))?;
-        // Only sample 0 can be empty here; then the first picture is the first shown.
-        let place = self.rank[first];
-        Ok(Run { decoder, next: first, place: if place == usize::MAX { 0 } else { place } })
+        Ok(Run { decoder, next: first, held: BTreeSet::new() })
     }
 
     fn is_idr(&mut self, index: usize) -> Result<bool> {
@@ -253,8 +251,9 @@ impl Reader {
             .map_err(|e| Error::io(&self.path, e))
     }
 
-    /// Reads sample `index` and makes the decoder's packet of it.
-    fn pack(&mut self, index: usize) -> Result<()> {
+    /// Reads sample `index` and makes the decoder's packet of it. Gives whether other pictures may
+    /// be predicted from it.
+    fn pack(&mut self, index: usize) -> Result<bool> {
         self.read(index)?;
         let avc = &self.track.avc;
         self.packet.clear();
@@ -263,7 +262,7 @@ impl Reader {
                 push_nal(&mut self.packet, set);
             }
         }
-        let mut slices = 0;
+        let mut is_reference = None;
         for nal in avc.nals(&self.sample) {
             let Some(nal) = nal else {
                 return Err(self.bad(index, "is damaged: its units pass its end"));
@@ -278,7 +277,8 @@ impl Reader {
                 },
                 PPS => push_nal(&mut self.packet, nal),
                 SLICE | IDR_SLICE => {
-                    slices += 1;
+                    // Not empty: it has a type.
+                    is_reference = Some(nal[0] & 0x60 != 0);
                     push_nal(&mut self.packet, nal);
                 }
                 // Messages, delimiters, filler and the layers of scalable streams.
@@ -286,15 +286,19 @@ impl Reader {
             }
         }
         // Pictures are told apart by counting them, so each sample must hold one.
-        if slices == 0 { Err(self.bad(index, "holds no picture")) } else { Ok(()) }
+        is_reference.ok_or_else(|| self.bad(index, "holds no picture"))
     }
 
-    /// Keeps the picture at `place` of the order shown if it is `target` or soon wanted.
-    fn take(&mut self, picture: &DecodedYUV<'_>, place: usize, target: usize) -> Result<()> {
-        let Some(&index) = self.by_time.get(place) else { return Ok(()) };
-        if index != target && !self.wanted.iter().take(REORDER).any(|&w| w == index) {
+    /// Keeps the picture of the sample with the given key if it is wanted.
+    fn keep(
+        &mut self,
+        picture: &DecodedYUV<'_>,
+        key: Option<(i64, usize)>,
+        target: usize,
+    ) -> Result<()> {
+        let Some((_, index)) = key.filter(|&(_, index)| self.is_wanted(index, target)) else {
             return Ok(());
-        }
+        };
         let (width, height) = picture.dimensions();
         let (width, height) = (width as u32, height as u32);
         check_size(&self.path, width, height, MAX_FRAME_PIXELS)?;

@@ -18,6 +18,8 @@ use super::{MAX_FRAME_PIXELS, Probe};
 use crate::media::picture::check_size;
 use crate::{Error, Result};
 
+/// Most boxes at the top level: a day of one-second fragments needs 200,000.
+const MAX_BOXES: usize = 1 << 20;
 /// Largest `moov` or `moof` box that is read. A day of 60 fps video needs about 100 MB.
 const MAX_TABLES: u64 = 256 << 20;
 
@@ -115,7 +117,7 @@ struct TopBox {
 fn top_level(file: &mut File, length: u64) -> std::io::Result<Vec<TopBox>> {
     let mut found = Vec::new();
     let mut at = 0;
-    while at + 8 <= length {
+    while at + 8 <= length && found.len() < MAX_BOXES {
         file.seek(SeekFrom::Start(at))?;
         let mut head = [0; 16];
         let have = (length - at).min(16) as usize;

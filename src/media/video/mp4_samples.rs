@@ -256,8 +256,8 @@ fn run_samples(
     Some(())
 }
 
-/// What is shown when, and which sample (index into `samples`) it is. Without an edit list the clip
-/// begins with its first frame; `None` if the edit list repeats more than [`MAX_SAMPLES`] frames.
+/// What is shown when, and which sample (index into `samples`) it is. The clip begins with its first
+/// frame, whatever delay the edit list puts before that; `None` if the edit list repeats more than [`MAX_SAMPLES`] frames.
 pub(super) fn presentation(
     samples: &[Sample],
     timescale: u32,
@@ -280,7 +280,7 @@ pub(super) fn presentation(
     let whole = [Edit { duration: 0, from: Some(first) }];
     let edits = if edits.is_empty() { &whole } else { edits };
 
-    let mut timeline = Vec::new();
+    let mut timeline: Vec<Shown> = Vec::new();
     let mut shown = Vec::new();
     let mut now = 0.0;
     for edit in edits {
@@ -309,6 +309,11 @@ pub(super) fn presentation(
         }
         now = if edit.duration == 0 { timeline.last().map_or(now, |s| s.end) } else { until };
     }
+    let begin = timeline.first().map_or(0.0, |first| first.start);
+    for frame in &mut timeline {
+        frame.start -= begin;
+        frame.end -= begin;
+    }
     Some((timeline, shown))
 }
 
@@ -333,12 +338,15 @@ mod tests {
     #[test]
     fn edit_lists_delay_trim_and_cut() {
         let samples = [0, 10, 20, 30, 40].map(sample);
-        let edits = [Edit { duration: 500, from: None }, Edit { duration: 2000, from: Some(15) }];
+        let gap = Edit { duration: 500, from: None };
+        let part = |duration, from| Edit { duration, from: Some(from) };
+        let edits = [gap, part(2000, 15), gap, part(1000, 0)];
         let (timeline, order) = presentation(&samples, 10, 1000, &edits).unwrap();
-        assert_eq!(order, [1, 2, 3]);
-        assert_eq!(timeline[0], Shown { start: 0.5, end: 1.0 });
-        assert_eq!(timeline[1], Shown { start: 1.0, end: 2.0 });
-        assert_eq!(timeline[2], Shown { start: 2.0, end: 2.5 });
+        assert_eq!(order, [1, 2, 3, 0]);
+        assert_eq!(timeline[0], Shown { start: 0.0, end: 0.5 });
+        assert_eq!(timeline[1], Shown { start: 0.5, end: 1.5 });
+        assert_eq!(timeline[2], Shown { start: 1.5, end: 2.0 });
+        assert_eq!(timeline[3], Shown { start: 2.5, end: 3.5 });
     }
 
     #[test]
