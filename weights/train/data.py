@@ -18,6 +18,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 TOKENIZER = Tokenizer.from_file(os.path.join(HERE, "..", "minnow", "tokenizer.json"))
 VOCAB = TOKENIZER.get_vocab_size()
 BODY, PERM = block_body(4, 4)
+CELL_TOKEN = [[i for i, t in enumerate(BODY) if t == IMAGE][PERM.index(cell)] for cell in range(16)]  # where in the body each cell stands
 _cache = {}
 
 
@@ -257,7 +258,10 @@ def scene_group(rng, p, k, weights):
                     return got
         add_questions(rng, rows, ask, k, 21, 0.5)
     prefix, spans = picture_prefix(rng.choice(tasks.SYSTEMS) if rng.random() < 0.05 else "")
-    return group(prefix, spans, rows, k, images, shapes)
+    g = group(prefix, spans, rows, k, images, shapes)
+    g.motion = [(i * len(prefix) + spans[0][0] + 1 + CELL_TOKEN[y // 16 * 4 + x // 16], -100, x // 4, y // 4)
+                for i, seen in enumerate(shapes) for _, _, x, y in seen]
+    return g
 
 
 def clip_group(rng, p, k, n, weights):
@@ -305,20 +309,26 @@ def text_groups(rng, count, weights):
     made = []
     for _ in range(count):
         task = weighted(rng, weights)
-        q, thought, a = text_example(rng, task)
+        more = []
+        if task == "facts" and rng.random() < 0.6:  # several questions about the same facts, one after another
+            said, asked = tasks.facts_talk(rng)
+            (q, a), thought = asked[0], None
+            q, more = f"{said} {q}", [turn(q, None, a) for q, a in asked[1:]]
+        else:
+            q, thought, a = text_example(rng, task)
         system = encode(rng.choice(tasks.SYSTEMS)) if rng.random() < 0.05 else []
         head = [BOS] + system + [USER]
         ids, start = turn(tasks.vary(rng, q), thought, a)
         if rng.random() < 0.08:  # after another exchange
             q2, t2, a2 = text_example(rng, weighted(rng, weights), True)
             head = head + turn(q2, None, a2)[0] + [USER]
-        made.append((head + ids, start + len(head), task))
-    made.sort(key=lambda m: len(m[0]))
+        made.append(([(head + ids, start + len(head))] + more, task))
+    made.sort(key=lambda m: sum(len(ids) for ids, _ in m[0]))
     out = []
     for part in (made[:count * 2 // 5], made[count * 2 // 5:count * 4 // 5], made[count * 4 // 5:]):
         rows = Rows()
-        for ids, start, task in part:
-            rows.add([(ids, start)], [task])
+        for turns, task in part:
+            rows.add(turns, [task] * len(turns))
         ids, at, target, owner, tags = rows.finish()
         out.append(SimpleNamespace(prefix=ids, suffix=None, spans=(), at=at, target=target, owner=owner, tags=tags, images=[], shapes=[], motion=[]))
     return out
@@ -328,7 +338,8 @@ def join(model, groups, pad=1):
     """One batch of all groups: model batch, patches, places to learn, targets, owners, tags; detection and motion targets.
 
     The motion targets stand at the END mark of every frame: the way the shape moves (0 for not at all, -100 in the first
-    frame), and in which of 16 columns and rows it is.
+    frame), and in which of 16 columns and rows it is. In scenes of several shapes the column and the row stand at the
+    IMAGE token of each shape.
     """
     b = model.batch([(g.prefix, g.suffix, g.spans) for g in groups], pad)
     at, owner, base, count, tags, motion = [], [], 0, 0, [], []

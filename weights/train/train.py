@@ -23,8 +23,8 @@ from scenes import COLOR_NAMES, SHAPES
 BASE = {
     "scene": dict(count=1.0, relation=1.0, compare=1.0, attribute=0.7, yesno=0.5, caption=0.7),
     "clip": dict(direction=2.0, color=1.0, shape=1.0, plain=0.7),
-    "text": dict(arithmetic=2.0, facts=1.3, copy=1.0, reverse=1.3, chat=0.08)}
-SHARE = dict(easy=1.0, scene=1.6, clip=1.7, text=1.0)
+    "text": dict(arithmetic=2.0, facts=3.0, copy=1.0, reverse=1.0, chat=0.08)}
+SHARE = dict(easy=1.0, scene=1.6, clip=1.5, text=1.3)
 
 
 class Muon:
@@ -147,7 +147,9 @@ class Trainer:
         self.muon.buf, self.ema = s["muon"], s["ema"]
         self.rng.setstate(s["rng"])
         self.step, self.seconds, self.eye_steps = s["step"], s["seconds"], s["eye_steps"]
-        self.weights, self.share = s["weights"], s["share"]
+        self.share = s["share"]
+        for kind, own in s["weights"].items():
+            self.weights[kind].update(own)
         print(f"resumed at step {self.step}, {self.seconds / 60:.1f} minutes")
 
     def log(self, **what):
@@ -262,7 +264,7 @@ class Trainer:
             loss = (per / size.sqrt()).mean()  # between the mean over tokens and the mean over answers
             seen, _, _ = self.detector(rows, j.cells)
             way, column, row = (F.cross_entropy(y, t) for y, t in zip(self.motion(ends.float()).split((5, 16, 16), -1), j.motion[:, 1:].t()))
-            self.update(loss + 0.2 * (1 - p) * seen + (1 - p) * (0.4 * way + 0.1 * (column + row)), lr)
+            self.update(loss + 0.2 * (1 - p) * seen + (1 - p) * (0.4 * way + 0.2 * (column + row)), lr)
             with torch.no_grad():
                 for layer in self.model.layers:
                     layer.ffn.balance(0.005 * lr / a.lr)
