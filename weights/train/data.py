@@ -304,16 +304,16 @@ def text_example(rng, task, plain=False):
     return q, None if plain else maybe_thinking(rng, 0.06), a
 
 
-def text_groups(rng, count, weights):
+def text_groups(rng, count, weights, simple=0.0):
     """Texts of similar length together: three groups."""
     made = []
     for _ in range(count):
         task = weighted(rng, weights)
         more = []
-        if task == "facts" and rng.random() < 0.6:  # several questions about the same facts, one after another
-            said, asked = tasks.facts_talk(rng)
+        if task == "facts" and rng.random() < 0.9:  # several questions about the same facts, one after another
+            said, asked = tasks.facts_talk(rng, rng.random() < simple)
             (q, a), thought = asked[0], None
-            q, more = f"{said} {q}", [turn(q, None, a) for q, a in asked[1:]]
+            q, more = f"{said} {q}", [turn(q, None, a) for q, a in asked[1:] if rng.random() < 0.7]
         else:
             q, thought, a = text_example(rng, task)
         system = encode(rng.choice(tasks.SYSTEMS)) if rng.random() < 0.05 else []

@@ -246,11 +246,19 @@ def arithmetic(rng):
     return q, f"{b}-{a}: " + sub_steps(b, a), str(a - b)
 
 
-def facts_talk(rng):
-    """One to four facts as text, and a question with its answer for each of them, in random order."""
+def facts_talk(rng, simple=False):
+    """One to four facts as text, and a question with its answer for each of them, in random order.
+
+    `simple` keeps to one form, which a beginner needs to find out that a question points at a fact.
+    """
     n = rng.randint(1, 4)
     k = rng.random()
-    if k < 0.5:
+    if simple:
+        n = rng.choice((2, 2, 3, 4))
+        things, colors = rng.sample(NOUNS, n), rng.sample(COLOR_NAMES, n)
+        said = [f"the {t} is {c}." for t, c in zip(things, colors)]
+        asked = [(f"what color is the {t}?", c) for t, c in zip(things, colors)]
+    elif k < 0.5:
         things = rng.sample(NOUNS, n)
         colors = rng.sample(COLOR_NAMES, n) if rng.random() < 0.8 else [rng.choice(COLOR_NAMES) for _ in things]
         said = [f"the {t} is {c}." for t, c in zip(things, colors)]

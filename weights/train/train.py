@@ -118,6 +118,7 @@ class Trainer:
         self.ema = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         self.rng = random.Random(1)
         self.stop = False
+        self.simple = 0.85  # share of one-form questions among the facts, until they are understood
         self.step, self.seconds, self.eye_steps = 0, 0.0, 0
         self.weights = {k: dict(v) for k, v in BASE.items()}
         self.share = dict(SHARE)
@@ -131,7 +132,7 @@ class Trainer:
     def state(self):
         return dict(model=self.model.state_dict(), detector=self.detector.state_dict(), motion=self.motion.state_dict(), adam=self.adam.state_dict(), muon=self.muon.buf,
                     ema=self.ema, rng=self.rng.getstate(), step=self.step, seconds=self.seconds, eye_steps=self.eye_steps,
-                    weights=self.weights, share=self.share)
+                    weights=self.weights, share=self.share, simple=self.simple)
 
     def save(self):
         torch.save(self.state(), self.path + ".new")
@@ -147,7 +148,7 @@ class Trainer:
         self.muon.buf, self.ema = s["muon"], s["ema"]
         self.rng.setstate(s["rng"])
         self.step, self.seconds, self.eye_steps = s["step"], s["seconds"], s["eye_steps"]
-        self.share = s["share"]
+        self.share, self.simple = s["share"], s.get("simple", self.simple)
         for kind, own in s["weights"].items():
             self.weights[kind].update(own)
         print(f"resumed at step {self.step}, {self.seconds / 60:.1f} minutes")
@@ -218,7 +219,7 @@ class Trainer:
         n = rng.choices((4, 5, 6, 7, 8), (4, 3, 3, 1, 1))[0]
         return [data.easy_group(rng, self.easy, pics("easy", 26 + 5 * 14), 5, phase),
                 data.scene_group(rng, pics("scene", 26 + 5 * 21), 5, w["scene"]),
-                data.clip_group(rng, pics("clip", 6 + 28 * n + 4 * 14), 4, n, w["clip"])] + data.text_groups(rng, pics("text", 26), w["text"])
+                data.clip_group(rng, pics("clip", 6 + 28 * n + 4 * 14), 4, n, w["clip"])] + data.text_groups(rng, pics("text", 26), w["text"], self.simple)
 
     def rate(self):
         p = self.seconds / (self.args.minutes * 60)
@@ -231,6 +232,8 @@ class Trainer:
             for t, base in own.items():
                 if t in scores:
                     self.weights[kind][t] = base * (0.3 + 2.0 * min(0.6, 1 - scores[t]))
+        if scores["facts"] > 0.65:
+            self.simple = 0.15
         errors = {k: sum(1 - scores[t] for t in own if t in scores) / max(1, sum(t in scores for t in own)) for k, own in BASE.items()}
         errors["easy"] = 1 - scores["easy"]
         for k in SHARE:
