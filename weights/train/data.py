@@ -122,14 +122,18 @@ class Rows:
     """Token rows with the places to learn, padded to one length."""
 
     def __init__(self):
-        self.rows, self.learn, self.tags = [], [], []
+        self.rows, self.learn, self.tags, self.refs = [], [], [], []
 
-    def add(self, turns, tags):
-        """turns: (ids, start) of one row; several turns continue one conversation."""
+    def add(self, turns, tags, refs=()):
+        """turns: (ids, start) of one row; several turns continue one conversation.
+
+        refs: for each turn, (token, x, y) where the question has just named the shape at (x, y).
+        """
         row, learn = [], []
-        for ids, start in turns:
+        for i, (ids, start) in enumerate(turns):
             if row:
                 row = row + [USER]
+            self.refs += [(len(self.rows), len(row) + t, x, y) for t, x, y in (refs[i] if refs else ())]
             learn.append((len(row) + start, len(row) + len(ids)))
             row = row + ids
         self.rows.append(row)
@@ -190,17 +194,22 @@ def group(prefix, spans, rows, k, images, shapes):
     p = len(images) // len(spans)
     ids, at, target, owner, tags = rows.finish()
     return SimpleNamespace(prefix=torch.tensor(prefix)[None].expand(p, -1), suffix=ids.view(p, k, -1), spans=spans, at=at + p * len(prefix),
-                           target=target, owner=owner, tags=tags, images=images, shapes=shapes, motion=[])
+                           target=target, owner=owner, tags=tags, images=images, shapes=shapes,
+                           motion=[(p * len(prefix) + r * ids.shape[1] + t, -100, x // 4, y // 4) for r, t, x, y in rows.refs])
 
 
 def maybe_thinking(rng, rate):
     return "" if rng.random() < rate else None
 
 
-def add_questions(rng, rows, ask, k, cap, pack):
+def add_questions(rng, rows, ask, k, cap, pack, shapes=()):
     """k rows of questions from `ask`; with chance `pack` a row goes on with a second question where it fits in cap."""
+    def refer(q):
+        return [(len(encode(q[:end])) - 1, s.x, s.y) for end, s in tasks.referents(q, shapes)]
+
     for _ in range(k):
         tag, q, a = ask()
+        refs = [refer(q)]
         turns, tags = [turn(tasks.vary(rng, q), maybe_thinking(rng, 0.04), a)], [tag]
         used = len(turns[0][0])
         while rng.random() < pack:
@@ -211,7 +220,8 @@ def add_questions(rng, rows, ask, k, cap, pack):
             used += 1 + len(t[0])
             turns.append(t)
             tags.append(tag)
-        rows.add(turns, tags)
+            refs.append(refer(q))
+        rows.add(turns, tags, refs)
 
 
 def easy_group(rng, easy, p, k, phase):
@@ -256,10 +266,10 @@ def scene_group(rng, p, k, weights):
                 got = tasks.scene_question(rng, s, weighted(rng, weights))
                 if got:
                     return got
-        add_questions(rng, rows, ask, k, 21, 0.5)
+        add_questions(rng, rows, ask, k, 21, 0.5, s)
     prefix, spans = picture_prefix(rng.choice(tasks.SYSTEMS) if rng.random() < 0.05 else "")
     g = group(prefix, spans, rows, k, images, shapes)
-    g.motion = [(i * len(prefix) + spans[0][0] + 1 + CELL_TOKEN[y // 16 * 4 + x // 16], -100, x // 4, y // 4)
+    g.motion += [(i * len(prefix) + spans[0][0] + 1 + CELL_TOKEN[y // 16 * 4 + x // 16], -100, x // 4, y // 4)
                 for i, seen in enumerate(shapes) for _, _, x, y in seen]
     return g
 
@@ -339,7 +349,7 @@ def join(model, groups, pad=1):
 
     The motion targets stand at the END mark of every frame: the way the shape moves (0 for not at all, -100 in the first
     frame), and in which of 16 columns and rows it is. In scenes of several shapes the column and the row stand at the
-    IMAGE token of each shape.
+    IMAGE token of each shape, and at the end of each name in a question.
     """
     b = model.batch([(g.prefix, g.suffix, g.spans) for g in groups], pad)
     at, owner, base, count, tags, motion = [], [], 0, 0, [], []

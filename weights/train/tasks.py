@@ -75,6 +75,17 @@ def names(shapes, s):
     return out
 
 
+def referents(q, shapes):
+    """(end of the name in q, shape) for each shape that q names."""
+    found = []
+    for s in shapes:
+        for name in names(shapes, s):
+            at = q.find(name)
+            if at >= 0 and not q[at + len(name):at + len(name) + 1].isalpha():
+                found.append((at + len(name), s))
+    return found
+
+
 def side(s, t, rel):
     """How far t lies on the side `rel` of s."""
     dx, dy = RELATIONS[rel]

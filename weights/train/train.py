@@ -267,7 +267,7 @@ class Trainer:
             loss = (per / size.sqrt()).mean()  # between the mean over tokens and the mean over answers
             seen, _, _ = self.detector(rows, j.cells)
             way, column, row = (F.cross_entropy(y, t) for y, t in zip(self.motion(ends.float()).split((5, 16, 16), -1), j.motion[:, 1:].t()))
-            self.update(loss + 0.2 * (1 - p) * seen + (1 - p) * (0.4 * way + 0.2 * (column + row)), lr)
+            self.update(loss + 0.2 * (1 - p) * seen + min(1, 2 - 2 * p) * (0.4 * way + 0.2 * (column + row)), lr)
             with torch.no_grad():
                 for layer in self.model.layers:
                     layer.ffn.balance(0.005 * lr / a.lr)
@@ -312,7 +312,7 @@ def main():
     ap.add_argument("--hold", type=float, default=0.4, help="share of the time at the full rate; then it falls to zero")
     ap.add_argument("--lr", type=float, default=2.5e-3)
     ap.add_argument("--size", type=float, default=4200, help="tokens a step, roughly")
-    ap.add_argument("--test-every", type=float, default=8, help="minutes")
+    ap.add_argument("--test-every", type=float, default=6, help="minutes")
     ap.add_argument("--bf16", type=lambda s: s != "0", default=True)
     ap.add_argument("--eager", action="store_true", help="no torch.compile")
     args = ap.parse_args()
