@@ -1,6 +1,6 @@
 //! The easy-VQA test split, read from the data folder of the `easy_vqa` Python package.
 
-use std::collections::BTreeMap;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::fs;
 use std::path::Path;
 
@@ -22,12 +22,13 @@ pub fn load(folder: &Path, limit: usize) -> Result<Vec<Example>> {
     let mut pictures = BTreeMap::new();
     let mut examples = Vec::new();
     for (question, answer, number) in rows.into_iter().take(limit) {
-        if !pictures.contains_key(&number) {
-            pictures.insert(number, read_picture(folder, number)?);
-        }
+        let picture = match pictures.entry(number) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(read_picture(folder, number)?),
+        };
         examples.push(Example {
             task: Task::EasyVqa,
-            images: vec![pictures[&number].clone()],
+            images: vec![picture.clone()],
             times: Vec::new(),
             question,
             think: false,

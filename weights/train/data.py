@@ -18,6 +18,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 TOKENIZER = Tokenizer.from_file(os.path.join(HERE, "..", "minnow", "tokenizer.json"))
 VOCAB = TOKENIZER.get_vocab_size()
 BODY, PERM = block_body(4, 4)
+CELL_TOKEN = [[i for i, t in enumerate(BODY) if t == IMAGE][PERM.index(cell)] for cell in range(16)]  # where in the body each cell stands
 _cache = {}
 
 
@@ -121,14 +122,18 @@ class Rows:
     """Token rows with the places to learn, padded to one length."""
 
     def __init__(self):
-        self.rows, self.learn, self.tags = [], [], []
+        self.rows, self.learn, self.tags, self.refs = [], [], [], []
 
-    def add(self, turns, tags):
-        """turns: (ids, start) of one row; several turns continue one conversation."""
+    def add(self, turns, tags, refs=()):
+        """turns: (ids, start) of one row; several turns continue one conversation.
+
+        refs: for each turn, (token, x, y) where the question has just named the shape at (x, y).
+        """
         row, learn = [], []
-        for ids, start in turns:
+        for i, (ids, start) in enumerate(turns):
             if row:
                 row = row + [USER]
+            self.refs += [(len(self.rows), len(row) + t, x, y) for t, x, y in (refs[i] if refs else ())]
             learn.append((len(row) + start, len(row) + len(ids)))
             row = row + ids
         self.rows.append(row)
@@ -189,17 +194,22 @@ def group(prefix, spans, rows, k, images, shapes):
     p = len(images) // len(spans)
     ids, at, target, owner, tags = rows.finish()
     return SimpleNamespace(prefix=torch.tensor(prefix)[None].expand(p, -1), suffix=ids.view(p, k, -1), spans=spans, at=at + p * len(prefix),
-                           target=target, owner=owner, tags=tags, images=images, shapes=shapes, motion=[])
+                           target=target, owner=owner, tags=tags, images=images, shapes=shapes,
+                           motion=[(p * len(prefix) + r * ids.shape[1] + t, -100, x // 4, y // 4) for r, t, x, y in rows.refs])
 
 
 def maybe_thinking(rng, rate):
     return "" if rng.random() < rate else None
 
 
-def add_questions(rng, rows, ask, k, cap, pack):
+def add_questions(rng, rows, ask, k, cap, pack, shapes=()):
     """k rows of questions from `ask`; with chance `pack` a row goes on with a second question where it fits in cap."""
+    def refer(q):
+        return [(len(encode(q[:end])) - 1, s.x, s.y) for end, s in tasks.referents(q, shapes)]
+
     for _ in range(k):
         tag, q, a = ask()
+        refs = [refer(q)]
         turns, tags = [turn(tasks.vary(rng, q), maybe_thinking(rng, 0.04), a)], [tag]
         used = len(turns[0][0])
         while rng.random() < pack:
@@ -210,7 +220,8 @@ def add_questions(rng, rows, ask, k, cap, pack):
             used += 1 + len(t[0])
             turns.append(t)
             tags.append(tag)
-        rows.add(turns, tags)
+            refs.append(refer(q))
+        rows.add(turns, tags, refs)
 
 
 def easy_group(rng, easy, p, k, phase):
@@ -255,9 +266,12 @@ def scene_group(rng, p, k, weights):
                 got = tasks.scene_question(rng, s, weighted(rng, weights))
                 if got:
                     return got
-        add_questions(rng, rows, ask, k, 21, 0.5)
+        add_questions(rng, rows, ask, k, 21, 0.5, s)
     prefix, spans = picture_prefix(rng.choice(tasks.SYSTEMS) if rng.random() < 0.05 else "")
-    return group(prefix, spans, rows, k, images, shapes)
+    g = group(prefix, spans, rows, k, images, shapes)
+    g.motion += [(i * len(prefix) + spans[0][0] + 1 + CELL_TOKEN[y // 16 * 4 + x // 16], -100, x // 4, y // 4)
+                for i, seen in enumerate(shapes) for _, _, x, y in seen]
+    return g
 
 
 def clip_group(rng, p, k, n, weights):
@@ -300,25 +314,31 @@ def text_example(rng, task, plain=False):
     return q, None if plain else maybe_thinking(rng, 0.06), a
 
 
-def text_groups(rng, count, weights):
+def text_groups(rng, count, weights, simple=0.0):
     """Texts of similar length together: three groups."""
     made = []
     for _ in range(count):
         task = weighted(rng, weights)
-        q, thought, a = text_example(rng, task)
+        more = []
+        if task == "facts" and rng.random() < 0.9:  # several questions about the same facts, one after another
+            said, asked = tasks.facts_talk(rng, rng.random() < simple)
+            (q, a), thought = asked[0], None
+            q, more = f"{said} {q}", [turn(q, None, a) for q, a in asked[1:] if rng.random() < 0.7]
+        else:
+            q, thought, a = text_example(rng, task)
         system = encode(rng.choice(tasks.SYSTEMS)) if rng.random() < 0.05 else []
         head = [BOS] + system + [USER]
         ids, start = turn(tasks.vary(rng, q), thought, a)
         if rng.random() < 0.08:  # after another exchange
             q2, t2, a2 = text_example(rng, weighted(rng, weights), True)
             head = head + turn(q2, None, a2)[0] + [USER]
-        made.append((head + ids, start + len(head), task))
-    made.sort(key=lambda m: len(m[0]))
+        made.append(([(head + ids, start + len(head))] + more, task))
+    made.sort(key=lambda m: sum(len(ids) for ids, _ in m[0]))
     out = []
     for part in (made[:count * 2 // 5], made[count * 2 // 5:count * 4 // 5], made[count * 4 // 5:]):
         rows = Rows()
-        for ids, start, task in part:
-            rows.add([(ids, start)], [task])
+        for turns, task in part:
+            rows.add(turns, [task] * len(turns))
         ids, at, target, owner, tags = rows.finish()
         out.append(SimpleNamespace(prefix=ids, suffix=None, spans=(), at=at, target=target, owner=owner, tags=tags, images=[], shapes=[], motion=[]))
     return out
@@ -328,7 +348,8 @@ def join(model, groups, pad=1):
     """One batch of all groups: model batch, patches, places to learn, targets, owners, tags; detection and motion targets.
 
     The motion targets stand at the END mark of every frame: the way the shape moves (0 for not at all, -100 in the first
-    frame), and in which of 16 columns and rows it is.
+    frame), and in which of 16 columns and rows it is. In scenes of several shapes the column and the row stand at the
+    IMAGE token of each shape, and at the end of each name in a question.
     """
     b = model.batch([(g.prefix, g.suffix, g.spans) for g in groups], pad)
     at, owner, base, count, tags, motion = [], [], 0, 0, [], []

@@ -75,6 +75,17 @@ def names(shapes, s):
     return out
 
 
+def referents(q, shapes):
+    """(end of the name in q, shape) for each shape that q names."""
+    found = []
+    for s in shapes:
+        for name in names(shapes, s):
+            at = q.find(name)
+            if at >= 0 and not q[at + len(name):at + len(name) + 1].isalpha():
+                found.append((at + len(name), s))
+    return found
+
+
 def side(s, t, rel):
     """How far t lies on the side `rel` of s."""
     dx, dy = RELATIONS[rel]
@@ -246,29 +257,40 @@ def arithmetic(rng):
     return q, f"{b}-{a}: " + sub_steps(b, a), str(a - b)
 
 
-def facts(rng):
+def facts_talk(rng, simple=False):
+    """One to four facts as text, and a question with its answer for each of them, in random order.
+
+    `simple` keeps to one form, which a beginner needs to find out that a question points at a fact.
+    """
     n = rng.randint(1, 4)
     k = rng.random()
-    if k < 0.5:
+    if simple:
+        n = rng.choice((2, 2, 3, 4))
+        things, colors = rng.sample(NOUNS, n), rng.sample(COLOR_NAMES, n)
+        said = [f"the {t} is {c}." for t, c in zip(things, colors)]
+        asked = [(f"what color is the {t}?", c) for t, c in zip(things, colors)]
+    elif k < 0.5:
         things = rng.sample(NOUNS, n)
         colors = rng.sample(COLOR_NAMES, n) if rng.random() < 0.8 else [rng.choice(COLOR_NAMES) for _ in things]
-        text = " ".join(f"the {t} is {c}." for t, c in zip(things, colors))
-        i = rng.randrange(n)
-        if rng.random() < 0.25 and colors.count(colors[i]) == 1:
-            return f"{text} what is {colors[i]}?", things[i]
-        return f"{text} what color is the {things[i]}?", colors[i]
-    if k < 0.75:
-        things = rng.sample([t for t in NOUNS if t not in PLACES], n)
-        places = rng.sample(PLACES, n)
-        text = " ".join(f"the {t} is in the {p}." for t, p in zip(things, places))
-        i = rng.randrange(n)
-        return f"{text} where is the {things[i]}?", places[i]
-    people, things = rng.sample(NAMES, n), rng.sample(NOUNS, n)
-    text = " ".join(f"{p} has the {t}." for p, t in zip(people, things))
-    i = rng.randrange(n)
-    if rng.random() < 0.5:
-        return f"{text} who has the {things[i]}?", people[i]
-    return f"{text} what does {people[i]} have?", things[i]
+        said = [f"the {t} is {c}." for t, c in zip(things, colors)]
+        asked = [(f"what is {c}?", t) if rng.random() < 0.25 and colors.count(c) == 1 else (f"what color is the {t}?", c)
+                 for t, c in zip(things, colors)]
+    elif k < 0.75:
+        things, places = rng.sample([t for t in NOUNS if t not in PLACES], n), rng.sample(PLACES, n)
+        said = [f"the {t} is in the {p}." for t, p in zip(things, places)]
+        asked = [(f"where is the {t}?", p) for t, p in zip(things, places)]
+    else:
+        people, things = rng.sample(NAMES, n), rng.sample(NOUNS, n)
+        said = [f"{p} has the {t}." for p, t in zip(people, things)]
+        asked = [(f"who has the {t}?", p) if rng.random() < 0.5 else (f"what does {p} have?", t) for p, t in zip(people, things)]
+    rng.shuffle(asked)
+    return " ".join(said), asked
+
+
+def facts(rng):
+    said, asked = facts_talk(rng)
+    q, a = asked[0]
+    return f"{said} {q}", a
 
 
 def word_list(rng):

@@ -23,8 +23,8 @@ from scenes import COLOR_NAMES, SHAPES
 BASE = {
     "scene": dict(count=1.0, relation=1.0, compare=1.0, attribute=0.7, yesno=0.5, caption=0.7),
     "clip": dict(direction=2.0, color=1.0, shape=1.0, plain=0.7),
-    "text": dict(arithmetic=2.0, facts=1.3, copy=1.0, reverse=1.3, chat=0.08)}
-SHARE = dict(easy=1.0, scene=1.6, clip=1.7, text=1.0)
+    "text": dict(arithmetic=2.0, facts=3.0, copy=1.0, reverse=1.0, chat=0.08)}
+SHARE = dict(easy=1.0, scene=1.6, clip=1.5, text=1.3)
 
 
 class Muon:
@@ -118,6 +118,7 @@ class Trainer:
         self.ema = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         self.rng = random.Random(1)
         self.stop = False
+        self.simple = 0.85  # share of one-form questions among the facts, until they are understood
         self.step, self.seconds, self.eye_steps = 0, 0.0, 0
         self.weights = {k: dict(v) for k, v in BASE.items()}
         self.share = dict(SHARE)
@@ -131,7 +132,7 @@ class Trainer:
     def state(self):
         return dict(model=self.model.state_dict(), detector=self.detector.state_dict(), motion=self.motion.state_dict(), adam=self.adam.state_dict(), muon=self.muon.buf,
                     ema=self.ema, rng=self.rng.getstate(), step=self.step, seconds=self.seconds, eye_steps=self.eye_steps,
-                    weights=self.weights, share=self.share)
+                    weights=self.weights, share=self.share, simple=self.simple)
 
     def save(self):
         torch.save(self.state(), self.path + ".new")
@@ -147,7 +148,9 @@ class Trainer:
         self.muon.buf, self.ema = s["muon"], s["ema"]
         self.rng.setstate(s["rng"])
         self.step, self.seconds, self.eye_steps = s["step"], s["seconds"], s["eye_steps"]
-        self.weights, self.share = s["weights"], s["share"]
+        self.share, self.simple = s["share"], s.get("simple", self.simple)
+        for kind, own in s["weights"].items():
+            self.weights[kind].update(own)
         print(f"resumed at step {self.step}, {self.seconds / 60:.1f} minutes")
 
     def log(self, **what):
@@ -216,7 +219,7 @@ class Trainer:
         n = rng.choices((4, 5, 6, 7, 8), (4, 3, 3, 1, 1))[0]
         return [data.easy_group(rng, self.easy, pics("easy", 26 + 5 * 14), 5, phase),
                 data.scene_group(rng, pics("scene", 26 + 5 * 21), 5, w["scene"]),
-                data.clip_group(rng, pics("clip", 6 + 28 * n + 4 * 14), 4, n, w["clip"])] + data.text_groups(rng, pics("text", 26), w["text"])
+                data.clip_group(rng, pics("clip", 6 + 28 * n + 4 * 14), 4, n, w["clip"])] + data.text_groups(rng, pics("text", 26), w["text"], self.simple)
 
     def rate(self):
         p = self.seconds / (self.args.minutes * 60)
@@ -229,6 +232,8 @@ class Trainer:
             for t, base in own.items():
                 if t in scores:
                     self.weights[kind][t] = base * (0.3 + 2.0 * min(0.6, 1 - scores[t]))
+        if scores["facts"] > 0.65:
+            self.simple = 0.15
         errors = {k: sum(1 - scores[t] for t in own if t in scores) / max(1, sum(t in scores for t in own)) for k, own in BASE.items()}
         errors["easy"] = 1 - scores["easy"]
         for k in SHARE:
@@ -262,7 +267,7 @@ class Trainer:
             loss = (per / size.sqrt()).mean()  # between the mean over tokens and the mean over answers
             seen, _, _ = self.detector(rows, j.cells)
             way, column, row = (F.cross_entropy(y, t) for y, t in zip(self.motion(ends.float()).split((5, 16, 16), -1), j.motion[:, 1:].t()))
-            self.update(loss + 0.2 * (1 - p) * seen + (1 - p) * (0.4 * way + 0.1 * (column + row)), lr)
+            self.update(loss + 0.2 * (1 - p) * seen + min(1, 2 - 2 * p) * (0.4 * way + 0.2 * (column + row)), lr)
             with torch.no_grad():
                 for layer in self.model.layers:
                     layer.ffn.balance(0.005 * lr / a.lr)
@@ -307,7 +312,7 @@ def main():
     ap.add_argument("--hold", type=float, default=0.4, help="share of the time at the full rate; then it falls to zero")
     ap.add_argument("--lr", type=float, default=2.5e-3)
     ap.add_argument("--size", type=float, default=4200, help="tokens a step, roughly")
-    ap.add_argument("--test-every", type=float, default=8, help="minutes")
+    ap.add_argument("--test-every", type=float, default=6, help="minutes")
     ap.add_argument("--bf16", type=lambda s: s != "0", default=True)
     ap.add_argument("--eager", action="store_true", help="no torch.compile")
     args = ap.parse_args()
