@@ -158,7 +158,12 @@ fn gif_headers(reader: &mut (impl BufRead + Seek)) -> std::io::Result<Headers> {
     skip_palette(reader, head[10])?;
     let mut delay = 0;
     loop {
-        match bytes::<1>(reader)?[0] {
+        let mut block = [0];
+        if reader.read(&mut block)? == 0 {
+            // Only the end mark is missing; some writers leave it out.
+            return Ok(found);
+        }
+        match block[0] {
             0x21 => {
                 let [label, size] = bytes(reader)?;
                 if label == 0xf9 && size == 4 {
@@ -208,8 +213,9 @@ fn skip_sub_blocks(reader: &mut (impl BufRead + Seek)) -> std::io::Result<()> {
 fn webp_headers(reader: &mut (impl BufRead + Seek)) -> std::io::Result<Headers> {
     let mut found = Headers { width: 1, height: 1, durations: Vec::new() };
     let u24 = |b: &[u8]| u32::from(b[0]) | u32::from(b[1]) << 8 | u32::from(b[2]) << 16;
-    skip(reader, 12)?;
-    while !reader.fill_buf()?.is_empty() {
+    let [_, _, _, _, size @ .., _, _, _, _] = bytes::<12>(reader)?;
+    let end = u64::from(u32::from_le_bytes(size)) + 8;
+    while reader.stream_position()? < end {
         let name = bytes::<4>(reader)?;
         let size = u32::from_le_bytes(bytes(reader)?);
         // Chunks are padded to an even size.

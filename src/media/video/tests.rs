@@ -208,12 +208,23 @@ fn damaged_animations_do_not_panic() {
 }
 
 #[test]
-fn a_cut_gif_is_reported_at_once() {
+fn cut_animations_are_reported_at_once() {
     let dir = Dir::new();
-    let bytes = gif(&[100; 5]);
-    let path = dir.file("cut.gif", &bytes[..bytes.len() / 2]);
-    let error = open(path, &options(2.0, 9)).unwrap_err().to_string();
-    assert!(error.contains("cut short"), "{error}");
+    for (name, bytes) in animations() {
+        for cut in [bytes.len() / 3, bytes.len() / 2, bytes.len() - 8] {
+            let path = dir.file(name, &bytes[..cut]);
+            let error = open(path, &options(2.0, 9)).unwrap_err().to_string();
+            assert!(error.contains("cut short"), "{name}: {error}");
+        }
+    }
+}
+
+#[test]
+fn a_gif_may_lack_its_end_mark() {
+    let dir = Dir::new();
+    let bytes = gif(&[500, 500]);
+    let clip = open(dir.file("a.gif", &bytes[..bytes.len() - 1]), &options(2.0, 9)).unwrap();
+    assert_eq!(clip.map(|frame| frame.unwrap().time_s).collect::<Vec<_>>(), [0.0, 0.5]);
 }
 
 #[test]
