@@ -150,7 +150,7 @@ impl GpuGraph {
         let mut pass = encoder.begin_compute_pass(&Default::default());
         for call in self.calls.iter().filter(|c| nodes.contains(&c.node)) {
             let [x, y, z] = (call.grid)(step);
-            if x * y * z == 0 {
+            if [x, y, z].contains(&0) {
                 continue;
             }
             pass.set_pipeline(&call.pipeline);

@@ -25,11 +25,18 @@ pub struct Capacity {
     pub chunk: usize,
 }
 
-/// A graph of the language model and the tensors the runtime feeds and reads.
+impl Capacity {
+    /// For one sequence of `context` tokens and prefill steps of `chunk` rows, or more where a
+    /// picture needs more: its rows see each other, so they cannot be parted.
+    pub fn new(config: &V4Config, context: usize, chunk: usize) -> Self {
+        let picture = config.vision.as_ref().map_or(0, |v| v.max_tokens + 3);
+        Self { slots: 1, context, chunk: chunk.clamp(1, context).max(picture) }
+    }
+}
+
+/// The tensors of a [`text_graph`] that the runtime feeds and reads.
 #[derive(Debug)]
-pub struct TextGraph {
-    /// The graph.
-    pub graph: Graph,
+pub struct TextTensors {
     /// Input `[T, 8]`: a [`crate::runtime::Row`] each.
     pub rows: TensorId,
     /// Input `[O, 8]`: a [`crate::runtime::Out`] each.
@@ -53,7 +60,7 @@ pub fn text_graph(
     weights: &mut ModelWeights<'_>,
     capacity: Capacity,
     max: StepSize,
-) -> Result<TextGraph> {
+) -> Result<(Graph, TextTensors)> {
     let phase = if max.rows > FEW_ROWS { "prefill" } else { "decode" };
     let mut g = Graph::new(format!("deepseek_v4 {phase}"), max);
     let rows = g.input("rows", Elem::U32, Extent::ROWS, 8);
@@ -87,7 +94,7 @@ pub fn text_graph(
     let extra = Extra { output: Some("logits"), ..Extra::default() };
     let logits = ops::matmul_with(&mut b.g, x, head, extra);
     let tokens = ops::sample(&mut b.g, logits, outs);
-    Ok(TextGraph { graph: b.g, rows, outs, images, ropes: b.ropes, logits, tokens })
+    Ok((b.g, TextTensors { rows, outs, images, ropes: b.ropes, logits, tokens }))
 }
 
 struct Builder<'a, 'w> {
@@ -217,13 +224,7 @@ impl Builder<'_, '_> {
     }
 
     /// Pools windows of `ratio` tokens into entries of width `dim`; gives the cache they go to.
-    fn compress(
-        &mut self,
-        x: TensorId,
-        p: &str,
-        dim: usize,
-        kind: LayerKind,
-    ) -> Result<TensorId> {
+    fn compress(&mut self, x: TensorId, p: &str, dim: usize, kind: LayerKind) -> Result<TensorId> {
         let (ratio, overlap) = match kind {
             LayerKind::Csa { ratio } => (ratio, true),
             LayerKind::Hca { ratio } => (ratio, false),
@@ -264,7 +265,9 @@ impl Builder<'_, '_> {
         rope: TensorId,
         kind: LayerKind,
     ) -> Result<TensorId> {
-        let LayerKind::Csa { ratio } = kind else { unreachable!("only CSA layers have an indexer") };
+        let LayerKind::Csa { ratio } = kind else {
+            unreachable!("only CSA layers have an indexer")
+        };
         let c = self.c;
         let keys = self.compress(x, &format!("{p}.compressor"), c.index_dim, kind)?;
         let q = self.linear(qr, &format!("{p}.wq_b.weight"), c.index_heads * c.index_dim)?;
@@ -326,8 +329,7 @@ impl Builder<'_, '_> {
     }
 
     fn bank(&mut self, p: &str, name: &str, rows: usize, cols: usize) -> Result<TensorId> {
-        let parts =
-            (0..self.c.experts).map(|e| format!("{p}.experts.{e}.{name}.weight")).collect();
+        let parts = (0..self.c.experts).map(|e| format!("{p}.experts.{e}.{name}.weight")).collect();
         self.w.bank(&mut self.g, &format!("{p}.experts.{name}"), parts, rows, cols)
     }
 

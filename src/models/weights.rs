@@ -248,12 +248,7 @@ impl WeightSource for ModelWeights<'_> {
 }
 
 /// Appends rows of a stored tensor, padded, converting to f32 where the graph wants that.
-fn append(
-    view: &TensorView<'_>,
-    t: &Tensor,
-    rows: Range<usize>,
-    out: &mut Vec<u8>,
-) -> Result<()> {
+fn append(view: &TensorView<'_>, t: &Tensor, rows: Range<usize>, out: &mut Vec<u8>) -> Result<()> {
     let from = stored(view)?;
     let used = t.cols * from.bytes();
     let row_bytes = t.stride() * t.elem.bytes();

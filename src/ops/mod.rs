@@ -36,7 +36,9 @@ pub use gather::gather;
 pub use gelu::gelu;
 pub use head_rope::head_rope;
 pub use index_scores::{IndexScores, index_scores};
-pub use matmul::{ Chosen, EXPERT_TILE, Extra, FEW_ROWS, expert_down, expert_gate_up, matmul, matmul_with, };
+pub use matmul::{
+    Chosen, EXPERT_TILE, Extra, FEW_ROWS, expert_down, expert_gate_up, matmul, matmul_with,
+};
 pub use mhc_head::{MhcHead, mhc_head};
 pub use mhc_post::mhc_post;
 pub use mhc_pre::{MhcPre, mhc_pre};

@@ -105,8 +105,7 @@ impl<'e> Session<'e> {
         while start < self.fed.len() {
             let end = self.fed.chunk_end(start, chunk);
             let range = start..end;
-            let logits =
-                self.step(range.clone(), range, &Sampling::default(), Want::Logits)?;
+            let logits = self.step(range.clone(), range, &Sampling::default(), Want::Logits)?;
             if let Some(Data::F32(logits)) = logits {
                 sink(&logits)?;
             }
