@@ -245,6 +245,12 @@ impl Gpu {
         Ok(Self { device, queue, checked, limits, report, reason, failure })
     }
 
+    /// What is underneath, for work that is no graph's: a benchmark's own kernels. Errors of it are
+    /// told by [`Gpu::check`] too.
+    pub fn wgpu(&self) -> (&wgpu::Device, &wgpu::Queue) {
+        (&self.device, &self.queue)
+    }
+
     /// What the driver has complained of since the last call, as an error.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ pub enum Runner {
     /// On a GPU.
     Gpu {
         /// The device.
-        gpu: Gpu,
+        gpu: Box<Gpu>,
         /// Weights, state and scratch.
         store: GpuStore,
         /// The graphs.
@@ -37,7 +37,9 @@ impl Runner {
     /// On `gpu`, or on the CPU if there is none.
     pub fn new(gpu: Option<Gpu>) -> Self {
         match gpu {
-            Some(gpu) => Self::Gpu { gpu, store: GpuStore::default(), graphs: vec![] },
+            Some(gpu) => {
+                Self::Gpu { gpu: Box::new(gpu), store: GpuStore::default(), graphs: vec![] }
+            }
             None => Self::Cpu { store: Store::default(), graphs: vec![] },
         }
     }
