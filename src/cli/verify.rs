@@ -100,7 +100,9 @@ pub fn run(args: &Args) -> Outcome {
 
 /// A picture with something in every part of it.
 fn test_picture() -> RgbImage {
-    RgbImage::from_fn(150, 100, |x, y| Rgb([(x * 5 % 256) as u8, (y * 7 % 256) as u8, (x * y) as u8]))
+    RgbImage::from_fn(150, 100, |x, y| {
+        Rgb([(x * 5 % 256) as u8, (y * 7 % 256) as u8, (x * y) as u8])
+    })
 }
 
 fn print(r: &Report) -> Result<()> {

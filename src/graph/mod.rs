@@ -130,11 +130,7 @@ impl Tensor {
     /// Elements between the starts of two rows in GPU memory. Weight matrices are padded to a
     /// multiple of 8, so that a kernel may load 16 bytes at a time; everything else is dense.
     pub fn stride(&self) -> usize {
-        if self.home == Home::Weight {
-            self.cols.next_multiple_of(8)
-        } else {
-            self.cols
-        }
+        if self.home == Home::Weight { self.cols.next_multiple_of(8) } else { self.cols }
     }
 
     /// Bytes in GPU memory when it has `rows` rows, rounded up to whole words.

@@ -293,8 +293,7 @@ impl Engine {
         let part = if step.rows == 1 { &self.decode } else { &self.prefill };
         let (rows, images) =
             prompt.upload(range.clone(), 0, self.config.window, self.config.hidden);
-        let outs: Vec<Out> =
-            outs.map(|p| Out::new(p - range.start, p as u32, sampling)).collect();
+        let outs: Vec<Out> = outs.map(|p| Out::new(p - range.start, p as u32, sampling)).collect();
         let words = |bytes: &[u8]| Data::U32(bytemuck::pod_collect_to_vec(bytes));
         let mut inputs = vec![
             (part.rows, words(bytemuck::cast_slice(&rows))),
@@ -327,6 +326,12 @@ pub fn plan_config(config: &V4Config) -> Option<PlanConfig> {
 }
 
 fn open(options: &EngineOptions) -> Result<(Option<Gpu>, String)> {
+    if options.backend == Backend::Cpu
+        && let Some(adapter) = &options.adapter
+    {
+        let what = format!("the adapter `{adapter}` is asked for, and the CPU backend as well");
+        return Err(Error::Request(what));
+    }
     let none = || options.adapter.is_none() && matches!(adapters(), Ok(found) if found.is_empty());
     let cpu = match options.backend {
         Backend::Gpu => None,

@@ -62,7 +62,7 @@ impl Runner {
             }
             Self::Cpu { store, graphs } => {
                 weights.fill(&graph, store, progress)?;
-                store.add_states(&graph);
+                store.add_states(&graph)?;
                 graphs.push(graph);
                 Ok(GraphId(graphs.len() - 1))
             }
