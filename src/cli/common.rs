@@ -113,6 +113,12 @@ pub fn print_line(text: &str) -> Result<()> {
     writeln!(std::io::stdout(), "{text}").map_err(|e| Error::io("standard output", e))
 }
 
+/// Writes on standard error. Nobody is left to be told if that is closed.
+pub fn tell(text: impl std::fmt::Display) {
+    let mut err = anstream::stderr();
+    let _ = write!(err, "{text}").and_then(|()| err.flush());
+}
+
 /// `1536` -> `1.5 KiB`.
 pub fn bytes(n: u64) -> String {
     indicatif::BinaryBytes(n).to_string()

@@ -8,7 +8,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::Outcome;
-use super::common::{self, DeviceArgs, bar, print_json, print_line};
+use super::common::{self, DeviceArgs, bar, print_json, print_line, tell};
 use crate::eval::{Example, Task, easy_vqa, generate};
 use crate::runtime::{Chat, ReplyOptions, Sampling};
 use crate::text::{Effort, Mode};
@@ -99,7 +99,8 @@ pub fn run(args: &Args) -> Outcome {
             if args.show_wrong && !good {
                 bar.suspend(|| {
                     let Example { question, answer, .. } = example;
-                    eprintln!("{}: {question} -> {reply:?}, not {answer:?}", task.name());
+                    let name = task.name();
+                    tell(format!("{name}: {question} -> {reply:?}, not {answer:?}\n"));
                 });
             }
             bar.inc(1);

@@ -91,7 +91,7 @@ pub fn run(args: &Args) -> Outcome {
     let report = Report {
         architecture: "DeepseekV4ForCausalLM",
         parameters,
-        active_parameters: parameters - idle_parameters(&config),
+        active_parameters: parameters.saturating_sub(idle_parameters(&config)),
         layers: config.layers.len(),
         window_layers: count(|k| matches!(k, LayerKind::Window)),
         csa_layers: count(|k| matches!(k, LayerKind::Csa { .. })),
@@ -125,8 +125,9 @@ pub fn run(args: &Args) -> Outcome {
 
 /// Parameters of the routed experts that a token does not use.
 fn idle_parameters(c: &V4Config) -> u64 {
-    let each = 3 * c.hidden as u64 * c.moe_inter as u64;
-    each * (c.experts - c.experts_per_token) as u64 * c.layers.len() as u64
+    // Saturating: the config's numbers need not be those of the tensors.
+    let factors = [c.hidden, c.moe_inter, c.experts - c.experts_per_token, c.layers.len()];
+    factors.iter().fold(3, |n: u64, &factor| n.saturating_mul(factor as u64))
 }
 
 fn memory(c: &V4Config, files: Weights<'_>, context: usize, chunk: usize) -> Result<Memory> {

@@ -8,11 +8,12 @@ mod logits;
 mod run;
 mod verify;
 
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::Result;
+use crate::{Error, Result};
 
 /// A local inference engine for DeepSeek's multimodal mixture-of-experts models, on any GPU.
 #[derive(Debug, Parser)]
@@ -47,12 +48,21 @@ pub fn main() -> ExitCode {
     };
     match done {
         Ok(code) => code,
+        // Whoever closed the pipe wants to read no more.
+        Err(Error::Io { source, .. }) if source.kind() == ErrorKind::BrokenPipe => {
+            ExitCode::FAILURE
+        }
         Err(e) => {
-            let message = e.to_string();
-            anstream::eprintln!("{}", message.trim().replace('\n', " "));
+            common::tell(format!("{}\n", one_line(&e)));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error's text without line breaks and whatever else would upset a terminal: it may quote a
+/// file.
+fn one_line(e: &Error) -> String {
+    e.to_string().trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// What a subcommand gives back: its exit status, or an error to print.

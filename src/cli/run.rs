@@ -7,10 +7,10 @@ use std::process::ExitCode;
 use anstyle::{Effects, Style};
 use serde::Serialize;
 
-use super::Outcome;
-use super::common::{self, DeviceArgs, bar, bytes, print_json};
+use super::common::{self, DeviceArgs, bar, bytes, print_json, tell};
+use super::{Outcome, one_line};
 use crate::media::picture;
-use crate::media::video::{ClipInfo, ClipOptions, Estimate};
+use crate::media::video::{self, ClipInfo, ClipOptions, Estimate};
 use crate::runtime::{Chat, EngineOptions, Finish, Reply, ReplyOptions, Sampling};
 use crate::text::{Channel, Delta, Mode};
 use crate::{Error, Result};
@@ -48,17 +48,17 @@ pub struct Args {
     #[arg(long, value_name = "EFFORT", default_value = "off", value_parser = ["off", "low", "high", "max"])]
     think: String,
     /// Tokens of the reply at most, thinking included
-    #[arg(long, value_name = "N", default_value_t = 1024)]
-    max_tokens: usize,
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
+    max_tokens: u32,
     /// Tokens of context to keep [default: the model's limit, up to 8192]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     context: Option<u32>,
     /// Frames of a clip to sample a second
-    #[arg(long, value_name = "N", default_value_t = 2.0)]
+    #[arg(long, value_name = "N", default_value_t = 2.0, allow_negative_numbers = true)]
     fps: f64,
     /// Frames of a clip at most
-    #[arg(long, value_name = "N", default_value_t = 64)]
-    max_frames: usize,
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    max_frames: u32,
     /// Tokens of a frame at most, below the model's own limit for a picture
     #[arg(long, value_name = "N")]
     frame_tokens: Option<usize>,
@@ -75,16 +75,16 @@ pub struct Args {
 #[derive(Debug, clap::Args)]
 struct SamplingArgs {
     /// Randomness; 0 always takes the likeliest token
-    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    #[arg(long, value_name = "T", default_value_t = 0.0, allow_negative_numbers = true)]
     temperature: f32,
     /// Choose among this many of the likeliest tokens; 0 for all
     #[arg(long, value_name = "K", default_value_t = 0)]
     top_k: u32,
     /// Choose among the likeliest tokens that have this much of the probability
-    #[arg(long, value_name = "P", default_value_t = 1.0)]
+    #[arg(long, value_name = "P", default_value_t = 1.0, allow_negative_numbers = true)]
     top_p: f32,
     /// Choose among tokens at least this likely, relative to the likeliest
-    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    #[arg(long, value_name = "P", default_value_t = 0.0, allow_negative_numbers = true)]
     min_p: f32,
     /// Same seed, same text
     #[arg(long, value_name = "S", default_value_t = 0)]
@@ -116,7 +116,7 @@ struct Report<'a> {
 pub fn run(args: &Args) -> Outcome {
     let options = ReplyOptions {
         mode: args.think.parse::<Mode>()?,
-        max_tokens: args.max_tokens,
+        max_tokens: args.max_tokens as usize,
         sampling: args.sampling.sampling()?,
     };
     let chatting = args.prompt.is_none() && std::io::stdin().is_terminal();
@@ -134,9 +134,10 @@ pub fn run(args: &Args) -> Outcome {
     if !chatting && prompt.is_empty() && args.image.is_empty() && args.video.is_empty() {
         return Err(Error::Request("there is no question: give one with -p".into()));
     }
-    // Files are opened before a model is loaded for them.
-    for path in args.image.iter().chain(&args.video) {
-        std::fs::metadata(path).map_err(|e| Error::io(path, e))?;
+    // Loading a model takes long: a picture or clip that is none is told before.
+    let pictures = args.image.iter().map(picture::read).collect::<Result<Vec<_>>>()?;
+    for path in &args.video {
+        video::open(path, &clip_options(args))?;
     }
     let model = common::open(args.model.as_ref())?;
     let engine_options =
@@ -148,8 +149,8 @@ pub fn run(args: &Args) -> Outcome {
     if let Some(text) = &args.system {
         chat.system(text);
     }
-    for path in &args.image {
-        chat.picture(&picture::read(path)?)?;
+    for picture in pictures {
+        chat.picture(&picture)?;
     }
     for path in &args.video {
         clip(&mut chat, path, args)?;
@@ -172,15 +173,18 @@ const DIM: Style = Style::new().effects(Effects::DIMMED);
 
 /// A line about the run on standard error.
 fn note(text: &str) {
-    anstream::eprintln!("{DIM}{text}{DIM:#}");
+    tell(format!("{DIM}{text}{DIM:#}\n"));
+}
+
+fn clip_options(args: &Args) -> ClipOptions {
+    ClipOptions {
+        fps: args.fps,
+        max_frames: args.max_frames as usize,
+        max_tokens_per_frame: args.frame_tokens,
+    }
 }
 
 fn clip(chat: &mut Chat<'_>, path: &Path, args: &Args) -> Result<()> {
-    let options = ClipOptions {
-        fps: args.fps,
-        max_frames: args.max_frames,
-        max_tokens_per_frame: args.frame_tokens,
-    };
     let bar = bar("frames", "{pos}/{len}");
     let mut told = |info: &ClipInfo, cost: &Estimate| {
         bar.suspend(|| {
@@ -197,7 +201,7 @@ fn clip(chat: &mut Chat<'_>, path: &Path, args: &Args) -> Result<()> {
             ));
         });
     };
-    let done = chat.clip(path, &options, &mut told, &mut |done, all| {
+    let done = chat.clip(path, &clip_options(args), &mut told, &mut |done, all| {
         bar.set_length(all as u64);
         bar.set_position(done as u64);
     });
@@ -220,11 +224,11 @@ fn say(chat: &mut Chat<'_>, prompt: &str, options: &ReplyOptions) -> Result<Repl
         match delta.channel {
             Channel::Reasoning => {
                 thinking = true;
-                anstream::eprint!("{DIM}{}{DIM:#}", delta.text);
+                tell(format!("{DIM}{}{DIM:#}", delta.text));
             }
             Channel::Answer => {
                 if std::mem::take(&mut thinking) {
-                    eprintln!();
+                    tell("\n");
                 }
                 let mut out = std::io::stdout();
                 write!(out, "{}", delta.text)
@@ -235,7 +239,7 @@ fn say(chat: &mut Chat<'_>, prompt: &str, options: &ReplyOptions) -> Result<Repl
         Ok(())
     })?;
     if thinking {
-        eprintln!();
+        tell("\n");
     }
     writeln!(std::io::stdout()).map_err(|e| Error::io("standard output", e))?;
     if reply.finish == Finish::Length {
@@ -258,7 +262,7 @@ fn converse(chat: &mut Chat<'_>, args: &Args, options: &ReplyOptions) -> Outcome
     note("Ask away; /image FILE, /video FILE, /clear, /quit.");
     let mut lines = std::io::stdin().lock().lines();
     loop {
-        eprint!("> ");
+        tell("> ");
         let Some(line) = lines.next() else { return Ok(ExitCode::SUCCESS) };
         let line = line.map_err(|e| Error::io("standard input", e))?;
         let line = line.trim();
@@ -277,7 +281,7 @@ fn converse(chat: &mut Chat<'_>, args: &Args, options: &ReplyOptions) -> Outcome
             _ => say(chat, line, options).map(drop),
         };
         if let Err(e) = done {
-            anstream::eprintln!("{e}");
+            tell(format!("{}\n", one_line(&e)));
         }
     }
 }

@@ -6,13 +6,13 @@
 //! entries: few and all visible (HCA) or many and picked by an indexer (CSA).
 
 use super::{ModelWeights, RopeTable, frequencies};
-use crate::Result;
 use crate::formats::{LayerKind, V4Config};
 use crate::graph::{Elem, Extent, Graph, StepSize, TensorId};
 use crate::ops::{
     self, Attention, Chosen, Compress, Compressed, EXPERT_TILE, EmbedVision, Extra, FEW_ROWS,
-    IndexScores, MhcHead, MhcPre, Route,
+    IndexScores, MOST_CHOICES, MOST_EXPERTS, MOST_STREAMS, MhcHead, MhcPre, Route,
 };
+use crate::{Error, Result};
 
 /// How much a graph must hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +54,8 @@ pub struct TextTensors {
 /// Builds the graph for steps of up to `max` rows.
 ///
 /// # Errors
-/// If a weight is missing, of the wrong shape or in a format without kernels.
+/// If a weight is missing, of the wrong shape or in a format without kernels, or a dimension is
+/// larger than the kernels take.
 pub fn text_graph(
     config: &V4Config,
     weights: &mut ModelWeights<'_>,
@@ -66,6 +67,7 @@ pub fn text_graph(
     let rows = g.input("rows", Elem::U32, Extent::ROWS, 8);
     let outs = g.input("outs", Elem::U32, Extent::OUTS, 8);
     let c = config;
+    check(c)?;
 
     let vision = match &c.vision {
         Some(_) => Some(EmbedVision {
@@ -95,6 +97,25 @@ pub fn text_graph(
     let logits = ops::matmul_with(&mut b.g, x, head, extra);
     let tokens = ops::sample(&mut b.g, logits, outs);
     Ok((b.g, TextTensors { rows, outs, images, ropes: b.ropes, logits, tokens }))
+}
+
+/// Sinkhorn iterations above which a config is taken to be mistaken: a step would never end.
+const MOST_ITERATIONS: usize = 1000;
+
+/// Refuses dimensions that the kernels have no room for.
+fn check(c: &V4Config) -> Result<()> {
+    for (name, value, most) in [
+        ("hc_mult", c.hc_mult, MOST_STREAMS),
+        ("hc_sinkhorn_iters", c.hc_iters, MOST_ITERATIONS),
+        ("n_routed_experts", c.experts, MOST_EXPERTS),
+        ("num_experts_per_tok", c.experts_per_token, MOST_CHOICES),
+    ] {
+        if value > most {
+            let what = format!("`{name}` is {value}, Fathom's kernels take up to {most}");
+            return Err(Error::Config(what));
+        }
+    }
+    Ok(())
 }
 
 struct Builder<'a, 'w> {
@@ -186,7 +207,7 @@ impl Builder<'_, '_> {
         let kv = self.norm(kv, &format!("{p}.kv_norm.weight"))?;
         ops::head_rope(&mut self.g, kv, rope, 1, None, false);
         // Long enough that a whole chunk can be written before any of its rows looks back.
-        let cap = c.window + chunk;
+        let cap = c.window.min(self.capacity.context) + chunk;
         let ring = self.g.state(format!("{p}.window"), slots * cap, c.head_dim);
         ops::ring_write(&mut self.g, self.rows, kv, ring, cap, None);
 
@@ -277,7 +298,8 @@ impl Builder<'_, '_> {
         let (rows, entries) = (self.rows, self.entries(ratio));
         let scores = IndexScores { rows, q, weights, keys, entries, ratio, scale };
         let scores = ops::index_scores(&mut self.g, scores);
-        Ok(ops::topk(&mut self.g, rows, scores, ratio, c.index_topk))
+        let k = c.index_topk.min(entries);
+        Ok(ops::topk(&mut self.g, rows, scores, ratio, k))
     }
 
     fn experts(&mut self, x: TensorId, l: usize) -> Result<TensorId> {

@@ -42,7 +42,7 @@ impl<'a> ModelWeights<'a> {
     fn view(&self, name: &str, rows: usize, cols: usize) -> Result<TensorView<'a>> {
         let view = self.files.get(name)?;
         // A convolution's kernel, or a vector, is a matrix of the same elements.
-        let fits = view.elements() == rows * cols
+        let fits = rows.checked_mul(cols) == Some(view.elements())
             && (view.shape.first() == Some(&rows) || rows == 1 || view.shape.len() == 1);
         if !fits {
             return Err(view.error(format!("has shape {:?}, not [{rows}, {cols}]", view.shape)));

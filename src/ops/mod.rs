@@ -41,10 +41,10 @@ pub use matmul::{
 };
 pub use mhc_head::{MhcHead, mhc_head};
 pub use mhc_post::mhc_post;
-pub use mhc_pre::{MhcPre, mhc_pre};
+pub use mhc_pre::{MOST_STREAMS, MhcPre, mhc_pre};
 pub use ring_write::ring_write;
 pub use rms_norm::rms_norm;
-pub use route::{Route, route};
+pub use route::{MOST_CHOICES, MOST_EXPERTS, Route, route};
 pub use sample::{sample, uniform};
 pub use swiglu::swiglu;
 pub use topk::topk;

@@ -42,9 +42,10 @@ pub fn route(g: &mut Graph, r: Route) -> (TensorId, TensorId) {
     (ids, weights)
 }
 
-/// What the shader's workgroup memory has room for.
-const MOST_EXPERTS: usize = 512;
-const MOST_CHOICES: usize = 16;
+/// The most experts: what the shader's workgroup memory has room for.
+pub const MOST_EXPERTS: usize = 512;
+/// The most experts a row may visit; the same.
+pub const MOST_CHOICES: usize = 16;
 
 #[derive(Debug)]
 struct Node {

@@ -284,6 +284,12 @@ pub fn plan_config(config: &V4Config) -> Option<PlanConfig> {
 }
 
 fn open(options: &EngineOptions) -> Result<(Option<Gpu>, String)> {
+    if options.backend == Backend::Cpu
+        && let Some(adapter) = &options.adapter
+    {
+        let what = format!("the adapter `{adapter}` is asked for, and the CPU backend as well");
+        return Err(Error::Request(what));
+    }
     let none = || options.adapter.is_none() && matches!(adapters(), Ok(found) if found.is_empty());
     let cpu = match options.backend {
         Backend::Gpu => None,

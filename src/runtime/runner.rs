@@ -69,7 +69,7 @@ impl Runner {
             }
             Self::Cpu { store, graphs } => {
                 weights.fill(&graph, store, &mut |n| progress("weights", n))?;
-                store.add_states(&graph);
+                store.add_states(&graph)?;
                 graphs.push(graph);
                 Ok(GraphId(graphs.len() - 1))
             }

@@ -48,7 +48,8 @@ impl<'e> Session<'e> {
     /// `progress` is told positions done and positions in all.
     ///
     /// # Errors
-    /// If the prompt is empty or longer than the context, or the device fails.
+    /// If the prompt is empty, longer than the context or has a token that the model has not, or
+    /// the device fails.
     pub fn feed(
         &mut self,
         prompt: Prompt,
@@ -136,6 +137,17 @@ impl<'e> Session<'e> {
                  for, up to the model's {}",
                 self.engine.config.max_context
             )));
+        }
+        let vocab = self.engine.config.vocab;
+        for (at, row) in prompt.rows.iter().enumerate() {
+            if let PromptRow::Token(id) = *row
+                && id as usize >= vocab
+            {
+                return Err(Error::Request(format!(
+                    "token {at} of the prompt is {id}, the model has {vocab}: its tokenizer.json \
+                     is another model's"
+                )));
+            }
         }
         Ok(())
     }

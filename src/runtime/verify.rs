@@ -66,7 +66,7 @@ pub fn verify(
     for step in &steps {
         let graph = engine.runner().graph(step.graph);
         weights.fill(graph, &mut store, &mut |_| {})?;
-        store.add_states(graph);
+        store.add_states(graph)?;
     }
     let nodes = |s: &Prepared| engine.runner().graph(s.graph).nodes().len();
     let total = steps.iter().map(nodes).sum();
