@@ -195,7 +195,7 @@ def group(prefix, spans, rows, k, images, shapes):
     ids, at, target, owner, tags = rows.finish()
     return SimpleNamespace(prefix=torch.tensor(prefix)[None].expand(p, -1), suffix=ids.view(p, k, -1), spans=spans, at=at + p * len(prefix),
                            target=target, owner=owner, tags=tags, images=images, shapes=shapes,
-                           motion=[(p * len(prefix) + r * ids.shape[1] + t, -100, x // 4, y // 4) for r, t, x, y in rows.refs])
+                           motion=[(p * len(prefix) + r * ids.shape[1] + t, -100, x // 4, y // 4) for r, t, x, y in rows.refs], bind=[])
 
 
 def maybe_thinking(rng, rate):
@@ -319,11 +319,16 @@ def text_groups(rng, count, weights, simple=0.0):
     made = []
     for _ in range(count):
         task = weighted(rng, weights)
-        more = []
+        more, bind, words = [], [], []
         if task == "facts" and rng.random() < 0.9:  # several questions about the same facts, one after another
-            said, asked = tasks.facts_talk(rng, rng.random() < simple)
-            (q, a), thought = asked[0], None
-            q, more = f"{said} {q}", [turn(q, None, a) for q, a in asked[1:] if rng.random() < 0.7]
+            said, pairs, asked = tasks.facts_talk(rng, rng.random() < simple)
+            asked = asked[:1] + [x for x in asked[1:] if rng.random() < 0.7]
+            (q, a, _), thought = asked[0], None
+            q, more, words = f"{said} {q}", [turn(q, None, a) for q, a, _ in asked[1:]], [encode(" " + w)[0] for _, _, w in asked]
+            end = 0
+            for key, value in pairs:
+                end = said.index(value + ".", end) + len(value)
+                bind.append((len(encode(said[:end])) - 1, encode(" " + key)[0]))
         else:
             q, thought, a = text_example(rng, task)
         system = encode(rng.choice(tasks.SYSTEMS)) if rng.random() < 0.05 else []
@@ -332,15 +337,23 @@ def text_groups(rng, count, weights, simple=0.0):
         if rng.random() < 0.08:  # after another exchange
             q2, t2, a2 = text_example(rng, weighted(rng, weights), True)
             head = head + turn(q2, None, a2)[0] + [USER]
-        made.append(([(head + ids, start + len(head))] + more, task))
+        turns = [(head + ids, start + len(head))] + more
+        bind, at = [(len(head) + i, key) for i, key in bind], 0
+        for (t, answer), word in zip(turns, words):
+            bind.append((at + answer - 1, word))
+            at += len(t) + 1
+        made.append((turns, task, bind))
     made.sort(key=lambda m: sum(len(ids) for ids, _ in m[0]))
     out = []
     for part in (made[:count * 2 // 5], made[count * 2 // 5:count * 4 // 5], made[count * 4 // 5:]):
         rows = Rows()
-        for turns, task in part:
+        bind = []
+        for turns, task, b in part:
+            bind += [(len(rows.rows), i, word) for i, word in b]
             rows.add(turns, [task] * len(turns))
         ids, at, target, owner, tags = rows.finish()
-        out.append(SimpleNamespace(prefix=ids, suffix=None, spans=(), at=at, target=target, owner=owner, tags=tags, images=[], shapes=[], motion=[]))
+        out.append(SimpleNamespace(prefix=ids, suffix=None, spans=(), at=at, target=target, owner=owner, tags=tags, images=[], shapes=[],
+                                   motion=[], bind=[(r * ids.shape[1] + i, word) for r, i, word in bind]))
     return out
 
 
@@ -349,13 +362,15 @@ def join(model, groups, pad=1):
 
     The motion targets stand at the END mark of every frame: the way the shape moves (0 for not at all, -100 in the first
     frame), and in which of 16 columns and rows it is. In scenes of several shapes the column and the row stand at the
-    IMAGE token of each shape, and at the end of each name in a question.
+    IMAGE token of each shape, and at the end of each name in a question. The binding targets stand at the value of each
+    fact (its key) and where an answer begins (the word that was asked about).
     """
     b = model.batch([(g.prefix, g.suffix, g.spans) for g in groups], pad)
-    at, owner, base, count, tags, motion = [], [], 0, 0, [], []
+    at, owner, base, count, tags, motion, bind = [], [], 0, 0, [], [], []
     for g, size in zip(groups, (x.n for x in b.groups)):
         at.append(g.at + base)
         owner.append(g.owner + count)
+        bind += [(base + i, word) for i, word in g.bind]
         motion += [(base + m[0], *m[1:]) for m in g.motion]
         base += size
         count += len(g.tags)
@@ -363,4 +378,5 @@ def join(model, groups, pad=1):
     images = [im for g in groups for im in g.images]
     return SimpleNamespace(batch=b, at=torch.cat(at), target=torch.cat([g.target for g in groups]), owner=torch.cat(owner), tags=tags,
                            patches=patches(np.stack(images)) if images else None, cells=cells([s for g in groups for s in g.shapes]), size=len(b.look),
-                           motion=torch.tensor(motion, dtype=torch.long).view(-1, 4))
+                           motion=torch.tensor(motion, dtype=torch.long).view(-1, 4),
+                           bind=torch.tensor(bind, dtype=torch.long).view(-1, 2))

@@ -113,8 +113,10 @@ class Trainer:
         self.matrices, self.rest = split_params([self.model, self.detector])
         self.muon = Muon(self.matrices)
         self.adam = torch.optim.AdamW(self.rest, lr=1e-3, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
-        self.motion = nn.Linear(self.c.hidden_size, 5 + 16 + 16)  # way, column and row at the end of a frame; training only
-        self.motion_adam = torch.optim.AdamW(self.motion.parameters(), lr=1e-3)
+        wide = self.c.hidden_size * self.c.hc_mult
+        self.motion = nn.Linear(wide, 5 + 16 + 16)  # way, column and row, read after layer 2; training only
+        self.binding = nn.Linear(wide, data.VOCAB)  # the other word of a fact, the word asked about, after layer 1; training only
+        self.motion_adam = torch.optim.AdamW([*self.motion.parameters(), *self.binding.parameters()], lr=1e-3)
         self.ema = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         self.rng = random.Random(1)
         self.stop = False
@@ -130,7 +132,7 @@ class Trainer:
         self.easy = data.EasyVqa("train")
 
     def state(self):
-        return dict(model=self.model.state_dict(), detector=self.detector.state_dict(), motion=self.motion.state_dict(), adam=self.adam.state_dict(), muon=self.muon.buf,
+        return dict(model=self.model.state_dict(), detector=self.detector.state_dict(), motion=self.motion.state_dict(), binding=self.binding.state_dict(), adam=self.adam.state_dict(), muon=self.muon.buf,
                     ema=self.ema, rng=self.rng.getstate(), step=self.step, seconds=self.seconds, eye_steps=self.eye_steps,
                     weights=self.weights, share=self.share, simple=self.simple)
 
@@ -142,8 +144,9 @@ class Trainer:
         s = torch.load(self.path, weights_only=False)
         self.model.load_state_dict(s["model"])
         self.detector.load_state_dict(s["detector"])
-        if "motion" in s and s["motion"]["bias"].shape == self.motion.bias.shape:
+        if s["motion"]["weight"].shape == self.motion.weight.shape:
             self.motion.load_state_dict(s["motion"])
+            self.binding.load_state_dict(s["binding"])
         self.adam.load_state_dict(s["adam"])
         self.muon.buf, self.ema = s["muon"], s["ema"]
         self.rng.setstate(s["rng"])
@@ -260,21 +263,22 @@ class Trainer:
             self.model.train()
             with torch.autocast("cpu", torch.bfloat16, enabled=a.bf16):
                 rows = self.model.eye(j.patches, 8, 8)
-                logits, ends = self.model(j.batch, rows[:, data.PERM].flatten(0, 1), j.at, j.motion[:, 0])
+                logits, seen = self.model(j.batch, rows[:, data.PERM].flatten(0, 1), j.at, {1: j.bind[:, 0], 2: j.motion[:, 0]})
             ce = F.cross_entropy(logits, j.target, reduction="none")
             per = torch.zeros(len(j.tags)).index_add(0, j.owner, ce)
             size = torch.zeros(len(j.tags)).index_add(0, j.owner, torch.ones(len(ce)))
             loss = (per / size.sqrt()).mean()  # between the mean over tokens and the mean over answers
-            seen, _, _ = self.detector(rows, j.cells)
-            way, column, row = (F.cross_entropy(y, t) for y, t in zip(self.motion(ends.float()).split((5, 16, 16), -1), j.motion[:, 1:].t()))
-            self.update(loss + 0.2 * (1 - p) * seen + min(1, 2 - 2 * p) * (0.4 * way + 0.2 * (column + row)), lr)
+            eye, _, _ = self.detector(rows, j.cells)
+            bound = F.cross_entropy(self.binding(seen[1]), j.bind[:, 1]) if len(j.bind) else torch.zeros(())
+            way, column, row = (F.cross_entropy(y, t) for y, t in zip(self.motion(seen[2]).split((5, 16, 16), -1), j.motion[:, 1:].t()))
+            self.update(loss + 0.2 * (1 - p) * eye + min(1, 2 - 2 * p) * (0.4 * way + 0.2 * (column + row) + 0.2 * bound), lr)
             with torch.no_grad():
                 for layer in self.model.layers:
                     layer.ffn.balance(0.005 * lr / a.lr)
             self.average(min(0.995, 1 - 1 / (self.step + 10)))
             self.step += 1
             self.seconds = base + time.time() - began
-            losses.append((loss.item(), seen.item(), way.item(), (column + row).item() / 2, t1 - t0, time.time() - t0, j.size))
+            losses.append((loss.item(), eye.item(), way.item(), (column + row).item() / 2, bound.item(), t1 - t0, time.time() - t0, j.size))
             now = time.time()
             if now - shown > 30:
                 m = [sum(x) / len(losses) for x in zip(*losses)]
@@ -282,7 +286,7 @@ class Trainer:
                 with torch.no_grad():
                     for t, v in zip(j.tags, (per / size).tolist()):
                         tag.setdefault(t, []).append(v)
-                self.log(loss=round(m[0], 4), see=round(m[1], 4), way=round(m[2], 3), place=round(m[3], 3), data_s=round(m[4], 3), step_s=round(m[5], 3), tokens=round(m[6]), lr=round(lr, 6),
+                self.log(loss=round(m[0], 4), see=round(m[1], 4), way=round(m[2], 3), place=round(m[3], 3), bound=round(m[4], 3), data_s=round(m[5], 3), step_s=round(m[6], 3), tokens=round(m[7]), lr=round(lr, 6),
                          tags={t: round(sum(v) / len(v), 3) for t, v in sorted(tag.items())})
                 shown, losses = now, []
             if now - saved > 240:
