@@ -191,7 +191,7 @@ fn graphs(folder: &Path) -> Vec<Graph> {
     let mut graphs = vec![];
     for (rows, outs) in [(64, 1), (64, 64), (1, 1), (2, 2), (FEW_ROWS, FEW_ROWS)] {
         match text_graph(&config, &mut weights, capacity, StepSize { rows, outs }) {
-            Ok(text) => graphs.push(text.graph),
+            Ok(text) => graphs.push(text.0),
             // Stored in formats that have no kernels yet.
             Err(e) => assert!(folder.ends_with("text_fp8_fp4"), "{}: {e}", folder.display()),
         }
@@ -199,7 +199,7 @@ fn graphs(folder: &Path) -> Vec<Graph> {
     if let Some(v) = &config.vision {
         let patches = v.max_tokens * v.downsample * v.downsample;
         for max in [StepSize { rows: patches, outs: v.max_tokens }, StepSize { rows: 4, outs: 1 }] {
-            graphs.push(vision_graph(&config, v, &mut weights, max).unwrap().graph);
+            graphs.push(vision_graph(&config, v, &mut weights, max).unwrap().0);
         }
     }
     graphs
