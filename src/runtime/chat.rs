@@ -185,7 +185,7 @@ impl<'e> Chat<'e> {
     ///
     /// # Errors
     /// If the conversation is longer than the context, the device fails, or `sink` says so. The
-    /// conversation is then as it was before.
+    /// conversation is then as it was before, what was added to the question included.
     pub fn ask(
         &mut self,
         question: &str,
@@ -193,19 +193,19 @@ impl<'e> Chat<'e> {
         progress: &mut dyn FnMut(usize, usize),
         sink: &mut dyn FnMut(&Delta) -> Result<()>,
     ) -> Result<Reply> {
-        let mut content = std::mem::take(&mut self.pending);
+        let mut content = self.pending.clone();
         if !question.is_empty() {
             content.push(Content::Text(question.into()));
         }
-        let before = self.messages.len();
         self.messages.push(Message::User(content));
         let reply = self.reply(options, progress, sink);
         match &reply {
             Ok(r) => {
+                self.pending.clear();
                 let reasoning = (!r.reasoning.is_empty()).then(|| r.reasoning.clone());
                 self.messages.push(Message::Assistant { reasoning, text: r.answer.clone() });
             }
-            Err(_) => self.messages.truncate(before),
+            Err(_) => drop(self.messages.pop()),
         }
         reply
     }

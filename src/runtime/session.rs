@@ -107,8 +107,11 @@ impl<'e> Session<'e> {
             let end = self.fed.chunk_end(start, chunk);
             let range = start..end;
             let logits = self.step(range.clone(), range, &Sampling::default(), Want::Logits)?;
-            if let Some(Data::F32(logits)) = logits {
-                sink(&logits)?;
+            if let Some(Data::F32(logits)) = logits
+                && let Err(e) = sink(&logits)
+            {
+                self.forget();
+                return Err(e);
             }
             start = end;
         }
@@ -123,7 +126,17 @@ impl<'e> Session<'e> {
         want: Want,
     ) -> Result<Option<Data>> {
         self.high = self.high.max(range.end);
-        self.engine.step(&self.fed, range, outs, sampling, want)
+        let done = self.engine.step(&self.fed, range, outs, sampling, want);
+        if done.is_err() {
+            self.forget();
+        }
+        done
+    }
+
+    /// Begins anew, since the state does not hold what it was to be fed with.
+    fn forget(&mut self) {
+        self.fed = Prompt::default();
+        self.high = 0;
     }
 
     fn check(&self, prompt: &Prompt) -> Result<()> {
