@@ -68,6 +68,18 @@ impl Fathom {
         self.env("VK_DRIVER_FILES", "/nowhere").env("VK_ICD_FILENAMES", "/nowhere")
     }
 
+    /// Lets it have 3 GiB of memory, where the system can limit that.
+    fn within_memory(self) -> Self {
+        if !cfg!(target_os = "linux") {
+            return self;
+        }
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "ulimit -v 3145728; exec \"$0\" \"$@\""]);
+        shell.arg(self.0.get_program()).args(self.0.get_args());
+        shell.current_dir(env!("CARGO_MANIFEST_DIR"));
+        Self(shell)
+    }
+
     /// Runs it with nothing on standard input.
     fn done(mut self) -> Done {
         let shown = format!("{:?}", self.0);

@@ -32,8 +32,8 @@ pub struct Args {
     #[arg(long, value_name = "TASK,...", value_delimiter = ',')]
     task: Vec<String>,
     /// Questions a task at most
-    #[arg(long, value_name = "N", default_value_t = 200)]
-    count: usize,
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
+    count: u32,
     /// Draws the questions
     #[arg(long, value_name = "S", default_value_t = 1)]
     seed: u64,
@@ -72,11 +72,11 @@ pub fn run(args: &Args) -> Outcome {
     let mut sets = vec![];
     for task in tasks(args)? {
         let examples = match (task, &args.easy_vqa) {
-            (Task::EasyVqa, Some(folder)) => easy_vqa::load(folder, args.count)?,
+            (Task::EasyVqa, Some(folder)) => easy_vqa::load(folder, args.count as usize)?,
             (Task::EasyVqa, None) => {
                 return Err(Error::Request("the task easy-vqa needs --easy-vqa FOLDER".into()));
             }
-            (task, _) => generate(task, args.count, args.seed),
+            (task, _) => generate(task, args.count as usize, args.seed),
         };
         sets.push((task, examples));
     }

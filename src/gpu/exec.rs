@@ -71,7 +71,7 @@ impl GpuGraph {
     /// If the device runs out of memory or the driver refuses a shader.
     pub fn new(gpu: &Gpu, graph: Arc<Graph>, store: &mut GpuStore) -> Result<Self> {
         let plan = plan(&graph);
-        store.grow_scratch(gpu, &plan.sizes);
+        store.grow_scratch(gpu, &plan.sizes)?;
         let mut buffers = HashMap::new();
         for id in graph.ids() {
             let t = graph.tensor(id);
@@ -80,7 +80,7 @@ impl GpuGraph {
                 Home::State => store.states.get(&t.name).map(|b| vec![b.clone()]),
                 Home::Scratch => plan.buffer(id).map(|b| vec![store.scratch[b].clone()]),
                 Home::Input | Home::Output => {
-                    Some(vec![storage(gpu, &t.name, t.bytes(t.rows.at(graph.max)))])
+                    Some(vec![storage(gpu, &t.name, t.bytes(t.rows.at(graph.max)))?])
                 }
             };
             if let Some(made) = made {

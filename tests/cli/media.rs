@@ -119,7 +119,8 @@ fn clips_that_are_none() {
 fn clips_that_end_early() {
     for name in ["fragmented", "reordered", "turned"] {
         let mp4 = sample(&format!("tests/fixtures/media/{name}.mp4"));
-        for cut in [8, 40, mp4.len() / 4, mp4.len() / 2, mp4.len() * 3 / 4] {
+        // Not at the end of a fragment, where a recording may end.
+        for cut in [8, 40, mp4.len() / 4, mp4.len() / 2, mp4.len() * 5 / 8] {
             let (_folder, path) = file("cut.mp4", &mp4[..cut]);
             clip(&path).fails(&["cut.mp4"]);
         }

@@ -161,6 +161,7 @@ fn config_numbers_that_make_no_sense() {
 #[test]
 fn the_largest_config_numbers() {
     let largest = 1 << 28;
+    let loads = |folder: &Path| loads(folder).within_memory();
     for field in [
         "hidden_size",
         "num_attention_heads",
@@ -175,7 +176,7 @@ fn the_largest_config_numbers() {
     ] {
         let copy = with_config(SHARDED, json!({ field: largest }));
         loads(copy.path()).fails(&["tensor `", "has shape"]);
-        let report = fathom(["inspect", "--json"]).arg(copy.path()).json();
+        let report = fathom(["inspect", "--json"]).arg(copy.path()).within_memory().json();
         assert_eq!(report["runnable"], false, "{field}");
     }
     for field in ["sliding_window", "index_topk", "max_position_embeddings", "num_hash_layers"] {
@@ -195,6 +196,10 @@ fn the_largest_config_numbers() {
     let vision = json!({ "vision_dim": largest, "vision_n_heads": 1, "vision_inter_dim": largest,
         "vision_patch_size": 1024, "vision_downsample_ratio": 64, "vision_n_layers": largest });
     loads(with_config(WITH_VISION, vision).path()).fails(&["tensor `vision.", "has shape"]);
+    // Room for a step with the largest picture: more than a page, less than the machine.
+    let done =
+        loads(with_config(WITH_VISION, json!({ "vision_max_n_token": 1 << 20 })).path()).done();
+    assert!(done.code == Some(0) || done.err.contains("no memory for"), "{}", done.err);
 }
 
 #[test]
@@ -205,6 +210,14 @@ fn a_context_that_no_memory_holds() {
     let done = run().arg("--context").arg((1 << 28).to_string()).done();
     // A system that promises more memory than it has lets it run.
     assert!(done.code == Some(0) || done.err.contains("a smaller --context"), "{}", done.err);
+    if cfg!(target_os = "linux") {
+        let run = run().arg("--context").arg((1 << 28).to_string()).within_memory();
+        run.fails(&["no memory for", "a smaller --context"]);
+    }
+    if fathom(["devices", "--json"]).json() != json!([]) {
+        let run = fathom(["run", "-p", "hello", "--context", "268435456"]).arg(copy.path());
+        run.fails(&["GPU: ", "a smaller --context"]);
+    }
 }
 
 #[test]

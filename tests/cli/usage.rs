@@ -80,7 +80,8 @@ fn reports_are_json() {
 
     let scores = on_cpu("eval --json --task direction --count 2").json();
     assert_eq!(scores["tasks"][0]["questions"], 2);
-    on_cpu("eval --count 0 --task direction").succeeds();
+    on_cpu("eval --count 0 --task direction").is_misused("--count");
+    on_cpu("eval --count 99999999999 --task direction").is_misused("--count");
     on_cpu("eval --task juggling").fails(&["no task `juggling`"]);
     on_cpu("eval --task easy-vqa").fails(&["--easy-vqa"]);
     on_cpu("eval --task easy-vqa --easy-vqa no/such").fails(&["no/such"]);
