@@ -19,6 +19,7 @@ TOKENIZER = Tokenizer.from_file(os.path.join(HERE, "..", "minnow", "tokenizer.js
 VOCAB = TOKENIZER.get_vocab_size()
 BODY, PERM = block_body(4, 4)
 CELL_TOKEN = [[i for i, t in enumerate(BODY) if t == IMAGE][PERM.index(cell)] for cell in range(16)]  # where in the body each cell stands
+WIDTH = dict(motion=4, place=3, pair=5, bind=2)  # numbers a row of each kind of helper target
 _cache = {}
 
 
@@ -122,7 +123,7 @@ class Rows:
     """Token rows with the places to learn, padded to one length."""
 
     def __init__(self):
-        self.rows, self.learn, self.tags, self.refs = [], [], [], []
+        self.rows, self.learn, self.tags, self.refs, self.pairs = [], [], [], [], []
 
     def add(self, turns, tags, refs=()):
         """turns: (ids, start) of one row; several turns continue one conversation.
@@ -133,7 +134,11 @@ class Rows:
         for i, (ids, start) in enumerate(turns):
             if row:
                 row = row + [USER]
-            self.refs += [(len(self.rows), len(row) + t, x, y) for t, x, y in (refs[i] if refs else ())]
+            named = sorted(refs[i]) if refs else []
+            self.refs += [(len(self.rows), len(row) + t, x, y) for t, x, y in named]
+            if named:
+                (_, x, y), (_, x2, y2) = named[0], named[1] if len(named) > 1 else (0, -400, -400)
+                self.pairs.append((len(self.rows), len(row) + start - 1, x, y, x2, y2))
             learn.append((len(row) + start, len(row) + len(ids)))
             row = row + ids
         self.rows.append(row)
@@ -195,7 +200,8 @@ def group(prefix, spans, rows, k, images, shapes):
     ids, at, target, owner, tags = rows.finish()
     return SimpleNamespace(prefix=torch.tensor(prefix)[None].expand(p, -1), suffix=ids.view(p, k, -1), spans=spans, at=at + p * len(prefix),
                            target=target, owner=owner, tags=tags, images=images, shapes=shapes,
-                           motion=[(p * len(prefix) + r * ids.shape[1] + t, -100, x // 4, y // 4) for r, t, x, y in rows.refs], bind=[])
+                           motion=[], bind=[], place=[(p * len(prefix) + r * ids.shape[1] + t, x // 4, y // 4) for r, t, x, y in rows.refs],
+                           pair=[(p * len(prefix) + r * ids.shape[1] + t, *(v // 4 for v in xy)) for r, t, *xy in rows.pairs])
 
 
 def maybe_thinking(rng, rate):
@@ -269,7 +275,7 @@ def scene_group(rng, p, k, weights):
         add_questions(rng, rows, ask, k, 21, 0.5, s)
     prefix, spans = picture_prefix(rng.choice(tasks.SYSTEMS) if rng.random() < 0.05 else "")
     g = group(prefix, spans, rows, k, images, shapes)
-    g.motion += [(i * len(prefix) + spans[0][0] + 1 + CELL_TOKEN[y // 16 * 4 + x // 16], -100, x // 4, y // 4)
+    g.place += [(i * len(prefix) + spans[0][0] + 1 + CELL_TOKEN[y // 16 * 4 + x // 16], x // 4, y // 4)
                 for i, seen in enumerate(shapes) for _, _, x, y in seen]
     return g
 
@@ -353,30 +359,30 @@ def text_groups(rng, count, weights, simple=0.0):
             rows.add(turns, [task] * len(turns))
         ids, at, target, owner, tags = rows.finish()
         out.append(SimpleNamespace(prefix=ids, suffix=None, spans=(), at=at, target=target, owner=owner, tags=tags, images=[], shapes=[],
-                                   motion=[], bind=[(r * ids.shape[1] + i, word) for r, i, word in bind]))
+                                   motion=[], place=[], pair=[], bind=[(r * ids.shape[1] + i, word) for r, i, word in bind]))
     return out
 
 
 def join(model, groups, pad=1):
-    """One batch of all groups: model batch, patches, places to learn, targets, owners, tags; detection and motion targets.
+    """One batch of all groups: model batch, patches, places to learn, targets, owners, tags, and what the helpers of train.py read.
 
-    The motion targets stand at the END mark of every frame: the way the shape moves (0 for not at all, -100 in the first
-    frame), and in which of 16 columns and rows it is. In scenes of several shapes the column and the row stand at the
-    IMAGE token of each shape, and at the end of each name in a question. The binding targets stand at the value of each
-    fact (its key) and where an answer begins (the word that was asked about).
+    motion: at the END mark of a picture with one shape, the way it moves (0 for not at all, -100 where unknown), and in
+    which of 16 columns and rows it is. place: column and row of each shape of a scene at its IMAGE token and at the end
+    of its name in a question. pair: where an answer begins, the places of the first two shapes that were named. bind: at the
+    value of a fact its key, and where an answer begins the word that was asked about.
     """
     b = model.batch([(g.prefix, g.suffix, g.spans) for g in groups], pad)
-    at, owner, base, count, tags, motion, bind = [], [], 0, 0, [], [], []
+    at, owner, base, count, tags = [], [], 0, 0, []
+    extra = {name: [] for name in WIDTH}
     for g, size in zip(groups, (x.n for x in b.groups)):
         at.append(g.at + base)
         owner.append(g.owner + count)
-        bind += [(base + i, word) for i, word in g.bind]
-        motion += [(base + m[0], *m[1:]) for m in g.motion]
+        for name in WIDTH:
+            extra[name] += [(base + row[0], *row[1:]) for row in getattr(g, name)]
         base += size
         count += len(g.tags)
         tags += g.tags
     images = [im for g in groups for im in g.images]
     return SimpleNamespace(batch=b, at=torch.cat(at), target=torch.cat([g.target for g in groups]), owner=torch.cat(owner), tags=tags,
                            patches=patches(np.stack(images)) if images else None, cells=cells([s for g in groups for s in g.shapes]), size=len(b.look),
-                           motion=torch.tensor(motion, dtype=torch.long).view(-1, 4),
-                           bind=torch.tensor(bind, dtype=torch.long).view(-1, 2))
+                           **{name: torch.tensor(rows, dtype=torch.long).view(-1, WIDTH[name]) for name, rows in extra.items()})
