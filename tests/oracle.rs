@@ -98,6 +98,17 @@ fixtures! {
     text_hf_names text_hf_saved text_official text_bf16 text_f16 text_long vision_one vision_four
 }
 
+/// A chunk, and an image span, of more rows than a step has logits for.
+#[test]
+fn logits_in_several_runs() {
+    let name = "vision_four";
+    let checkpoint = Checkpoint::open(folder(name)).unwrap();
+    let options = EngineOptions { backend: Backend::Cpu, outs: 5, ..EngineOptions::default() };
+    let mut engine = Engine::load(&checkpoint, &options, &mut |_, _, _| {}).unwrap();
+    let e = common::error(&logits(&mut engine, name, 30), &expected(name).logits);
+    assert!(e <= TOLERANCE, "error {e:.2e}");
+}
+
 /// Pixels and aligner rows of each picture, to tell a fault of the eye from one of the mind.
 #[test]
 fn pictures_are_prepared_and_seen_alike() {

@@ -112,7 +112,10 @@ impl Engine {
         }
         let capacity = Capacity::new(&config, context, options.chunk);
         let chunk = capacity.chunk;
-        let max_outs = options.outs.clamp(1, chunk);
+        // Logits of all output rows must fit one binding.
+        let row = (config.vocab * size_of::<f32>()) as u64;
+        let fit = gpu.as_ref().map_or(u64::MAX, |g| (g.limits.max_binding_bytes / row).max(1));
+        let max_outs = options.outs.clamp(1, chunk).min(fit.try_into().unwrap_or(usize::MAX));
 
         let mut weights = ModelWeights::new(Weights::new(checkpoint));
         let most = StepSize { rows: chunk, outs: max_outs };

@@ -101,17 +101,19 @@ impl<'e> Session<'e> {
         self.check(&prompt)?;
         self.fed = prompt;
         self.high = 0;
-        let chunk = chunk.clamp(1, self.engine.chunk.min(self.engine.max_outs()));
+        let chunk = chunk.clamp(1, self.engine.chunk);
+        let most = self.engine.max_outs();
         let mut start = 0;
         while start < self.fed.len() {
             let end = self.fed.chunk_end(start, chunk);
-            let range = start..end;
-            let logits = self.step(range.clone(), range, &Sampling::default(), Want::Logits)?;
-            if let Some(Data::F32(logits)) = logits
-                && let Err(e) = sink(&logits)
-            {
-                self.forget();
-                return Err(e);
+            // A step has room for so many rows of logits. Running it again for the next ones writes
+            // the same state again.
+            for first in (start..end).step_by(most) {
+                let outs = first..(first + most).min(end);
+                let logits = self.step(start..end, outs, &Sampling::default(), Want::Logits)?;
+                if let Some(Data::F32(logits)) = logits {
+                    sink(&logits)?;
+                }
             }
             start = end;
         }
