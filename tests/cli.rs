@@ -124,7 +124,7 @@ impl Fathom {
     }
 
     /// clap must refuse it with exit status 2, naming the argument.
-    fn is_misused(self, part: &str) {
+    fn misused(self, part: &str) {
         let shown = format!("{:?}", self.0);
         let Done { code, err, .. } = self.done();
         assert!(code == Some(2) && err.contains(part), "{shown}: {err}");

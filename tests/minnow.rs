@@ -61,7 +61,7 @@ fn greedy() -> ReplyOptions {
 }
 
 fn ask(chat: &mut Chat<'_>, question: &str) -> String {
-    chat.ask(question, &greedy(), &mut |_| Ok(())).unwrap().answer
+    chat.ask(question, &greedy(), &mut |_, _| {}, &mut |_| Ok(())).unwrap().answer
 }
 
 /// What every backend answers, which must be one and the same.
@@ -106,7 +106,7 @@ fn it_adds_and_thinks_first() {
     let answer = agreed(|chat| {
         let options = ReplyOptions { mode: Mode::Thinking(Effort::Low), ..greedy() };
         let mut said = String::new();
-        let reply = chat.ask("what is 2 + 3?", &options, &mut |delta| {
+        let reply = chat.ask("what is 2 + 3?", &options, &mut |_, _| {}, &mut |delta| {
             said += &delta.text;
             Ok(())
         });
@@ -206,10 +206,13 @@ fn a_conversation_is_taken_back() {
             chat.picture(picture).unwrap();
             let answer = ask(&mut chat, first);
             let mut messages = vec![user(&[0], first)];
-            assert_eq!(answer, afresh(backend, messages.clone(), &[picture.clone()]));
+            assert_eq!(answer, afresh(backend, messages.clone(), std::slice::from_ref(picture)));
             messages.push(Message::Assistant { reasoning: None, text: answer });
             messages.push(user(&[], second));
-            assert_eq!(ask(&mut chat, second), afresh(backend, messages, &[picture.clone()]));
+            assert_eq!(
+                ask(&mut chat, second),
+                afresh(backend, messages, std::slice::from_ref(picture))
+            );
         };
         both("what color is the circle?", &scene(), "how many shapes are there?");
         // The same beginning, another second question.
@@ -229,10 +232,11 @@ fn a_question_that_fails_is_forgotten() {
         let mut chat = minnow.chat();
         chat.picture(&scene()).unwrap();
         let long = "what color is the circle? ".repeat(2000);
-        let error = chat.ask(&long, &greedy(), &mut |_| Ok(())).unwrap_err();
+        let error = chat.ask(&long, &greedy(), &mut |_, _| {}, &mut |_| Ok(())).unwrap_err();
         assert!(error.to_string().contains("the prompt has"), "{error}");
         let stop = || fathom::Error::Request("enough".into());
-        let stopped = chat.ask("describe the image", &greedy(), &mut |_| Err(stop()));
+        let stopped =
+            chat.ask("describe the image", &greedy(), &mut |_, _| {}, &mut |_| Err(stop()));
         assert_eq!(stopped.unwrap_err().to_string(), "enough");
         let answer = ask(&mut chat, "what color is the circle?");
         assert_eq!(
@@ -251,7 +255,9 @@ fn a_seed_tells_the_text() {
             let options = ReplyOptions { sampling, max_tokens: 24, ..greedy() };
             let mut chat = minnow.chat();
             chat.picture(&scene()).unwrap();
-            chat.ask("describe the image", &options, &mut |_| Ok(())).unwrap().answer
+            chat.ask("describe the image", &options, &mut |_, _| {}, &mut |_| Ok(()))
+                .unwrap()
+                .answer
         };
         let texts: Vec<String> = (0..8).map(&mut say).collect();
         assert_eq!(texts[3], say(3), "{backend:?}");

@@ -70,8 +70,9 @@ pub fn open(model: Option<&PathBuf>) -> Result<Model> {
 /// # Errors
 /// As [`Engine::load`].
 pub fn load(model: &Model, options: &EngineOptions) -> Result<Engine> {
-    let bar = bar("loading", "{bytes}/{total_bytes}");
-    let engine = Engine::load(&model.checkpoint, options, &mut |_, done, total| {
+    let bar = bar("loading", "{msg} {bytes}/{total_bytes}");
+    let engine = Engine::load(&model.checkpoint, options, &mut |what, done, total| {
+        bar.set_message(what.to_owned());
         bar.set_length(total);
         bar.set_position(done);
     });

@@ -146,7 +146,7 @@ fn ask(mut chat: Chat<'_>, example: &Example) -> Result<String> {
     }
     let mode = if example.think { Mode::Thinking(Effort::Low) } else { Mode::Chat };
     let options = ReplyOptions { mode, max_tokens: 200, sampling: Sampling::default() };
-    Ok(chat.ask(&example.question, &options, &mut |_| Ok(()))?.answer)
+    Ok(chat.ask(&example.question, &options, &mut |_, _| {}, &mut |_| Ok(()))?.answer)
 }
 
 fn print(r: &Report) -> Result<()> {

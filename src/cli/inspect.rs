@@ -12,7 +12,7 @@ use crate::formats::{LayerKind, V4Config, Weights};
 use crate::graph::{Graph, Home, StepSize, plan};
 use crate::models::ModelWeights;
 use crate::models::deepseek_v4::{Capacity, text_graph};
-use crate::models::deepseek_v4_vision::vision_graph;
+use crate::models::deepseek_v4_vision::{largest, vision_graph};
 use crate::{Error, Result};
 
 /// Tells a model's architecture, sizes and formats, and the memory it needs
@@ -132,16 +132,12 @@ fn idle_parameters(c: &V4Config) -> u64 {
 
 fn memory(c: &V4Config, files: Weights<'_>, context: usize, chunk: usize) -> Result<Memory> {
     let mut weights = ModelWeights::new(files);
-    let picture = c.vision.as_ref().map_or(0, |v| v.max_tokens + 3);
-    let chunk = chunk.min(context).max(picture);
-    let capacity = Capacity { slots: 1, context, chunk };
-    let max = StepSize { rows: chunk, outs: 1 };
-    let text = text_graph(c, &mut weights, capacity, max)?.graph;
-    let mut graphs = vec![text];
+    let capacity = Capacity::new(c, context, chunk);
+    let chunk = capacity.chunk;
+    let most = StepSize { rows: chunk, outs: 1 };
+    let mut graphs = vec![text_graph(c, &mut weights, capacity, most)?.0];
     if let Some(v) = &c.vision {
-        let patches = v.max_tokens * v.downsample * v.downsample;
-        let max = StepSize { rows: patches, outs: v.max_tokens };
-        graphs.push(vision_graph(c, v, &mut weights, max)?.graph);
+        graphs.push(vision_graph(c, v, &mut weights, largest(v))?.0);
     }
     let of = |home: Home| -> u64 {
         let all = graphs.iter().flat_map(Graph::tensors).filter(|t| t.home == home);

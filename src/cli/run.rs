@@ -159,7 +159,7 @@ pub fn run(args: &Args) -> Outcome {
         return converse(&mut chat, args, &options);
     }
     let reply = if args.json {
-        chat.ask(&prompt, &options, &mut |_| Ok(()))?
+        chat.ask(&prompt, &options, &mut |_, _| {}, &mut |_| Ok(()))?
     } else {
         say(&mut chat, &prompt, &options)?
     };
@@ -212,7 +212,15 @@ fn clip(chat: &mut Chat<'_>, path: &Path, args: &Args) -> Result<()> {
 /// Asks, and prints the reply as it comes.
 fn say(chat: &mut Chat<'_>, prompt: &str, options: &ReplyOptions) -> Result<Reply> {
     let mut thinking = false;
-    let reply = chat.ask(prompt, options, &mut |delta: &Delta| {
+    let bar = bar("prefill", "{pos}/{len} tokens");
+    let mut progress = |done: usize, all: usize| {
+        bar.set_length(all as u64);
+        bar.set_position(done as u64);
+        if done == all {
+            bar.finish_and_clear();
+        }
+    };
+    let reply = chat.ask(prompt, options, &mut progress, &mut |delta: &Delta| {
         match delta.channel {
             Channel::Reasoning => {
                 thinking = true;

@@ -146,16 +146,24 @@ impl GpuGraph {
 
     /// Encodes and submits a range of nodes.
     pub fn submit(&self, step: StepSize, nodes: std::ops::Range<usize>) {
+        self.repeat(step, nodes, 1);
+    }
+
+    /// Encodes a range of nodes `times` times over and submits once, so that a benchmark's share of
+    /// the cost of submission is small.
+    pub fn repeat(&self, step: StepSize, nodes: std::ops::Range<usize>, times: u32) {
         let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
         let mut pass = encoder.begin_compute_pass(&Default::default());
-        for call in self.calls.iter().filter(|c| nodes.contains(&c.node)) {
-            let [x, y, z] = (call.grid)(step);
-            if x * y * z == 0 {
-                continue;
+        for _ in 0..times {
+            for call in self.calls.iter().filter(|c| nodes.contains(&c.node)) {
+                let [x, y, z] = (call.grid)(step);
+                if [x, y, z].contains(&0) {
+                    continue;
+                }
+                pass.set_pipeline(&call.pipeline);
+                pass.set_bind_group(0, &call.group, &[]);
+                pass.dispatch_workgroups(x, y, z);
             }
-            pass.set_pipeline(&call.pipeline);
-            pass.set_bind_group(0, &call.group, &[]);
-            pass.dispatch_workgroups(x, y, z);
         }
         drop(pass);
         self.gpu.queue.submit([encoder.finish()]);

@@ -25,11 +25,18 @@ pub struct Capacity {
     pub chunk: usize,
 }
 
-/// A graph of the language model and the tensors the runtime feeds and reads.
+impl Capacity {
+    /// For one sequence of `context` tokens and prefill steps of `chunk` rows, or more where a
+    /// picture needs more: its rows see each other, so they cannot be parted.
+    pub fn new(config: &V4Config, context: usize, chunk: usize) -> Self {
+        let picture = config.vision.as_ref().map_or(0, |v| v.max_tokens + 3);
+        Self { slots: 1, context, chunk: chunk.clamp(1, context).max(picture) }
+    }
+}
+
+/// The tensors of a [`text_graph`] that the runtime feeds and reads.
 #[derive(Debug)]
-pub struct TextGraph {
-    /// The graph.
-    pub graph: Graph,
+pub struct TextTensors {
     /// Input `[T, 8]`: a [`crate::runtime::Row`] each.
     pub rows: TensorId,
     /// Input `[O, 8]`: a [`crate::runtime::Out`] each.
@@ -54,7 +61,7 @@ pub fn text_graph(
     weights: &mut ModelWeights<'_>,
     capacity: Capacity,
     max: StepSize,
-) -> Result<TextGraph> {
+) -> Result<(Graph, TextTensors)> {
     let phase = if max.rows > FEW_ROWS { "prefill" } else { "decode" };
     let mut g = Graph::new(format!("deepseek_v4 {phase}"), max);
     let rows = g.input("rows", Elem::U32, Extent::ROWS, 8);
@@ -89,7 +96,7 @@ pub fn text_graph(
     let extra = Extra { output: Some("logits"), ..Extra::default() };
     let logits = ops::matmul_with(&mut b.g, x, head, extra);
     let tokens = ops::sample(&mut b.g, logits, outs);
-    Ok(TextGraph { graph: b.g, rows, outs, images, ropes: b.ropes, logits, tokens })
+    Ok((b.g, TextTensors { rows, outs, images, ropes: b.ropes, logits, tokens }))
 }
 
 /// Sinkhorn iterations above which a config is taken to be mistaken: a step would never end.

@@ -180,7 +180,8 @@ impl<'e> Chat<'e> {
         Ok(())
     }
 
-    /// Asks `question` about what was added, and hands the reply on bit by bit.
+    /// Asks `question` about what was added, and hands the reply on bit by bit. `progress` is told
+    /// positions of the prompt done and in all.
     ///
     /// # Errors
     /// If the conversation is longer than the context, the device fails, or `sink` says so. The
@@ -189,6 +190,7 @@ impl<'e> Chat<'e> {
         &mut self,
         question: &str,
         options: &ReplyOptions,
+        progress: &mut dyn FnMut(usize, usize),
         sink: &mut dyn FnMut(&Delta) -> Result<()>,
     ) -> Result<Reply> {
         let mut content = self.pending.clone();
@@ -196,7 +198,7 @@ impl<'e> Chat<'e> {
             content.push(Content::Text(question.into()));
         }
         self.messages.push(Message::User(content));
-        let reply = self.reply(options, sink);
+        let reply = self.reply(options, progress, sink);
         match &reply {
             Ok(r) => {
                 self.pending.clear();
@@ -211,6 +213,7 @@ impl<'e> Chat<'e> {
     fn reply(
         &mut self,
         options: &ReplyOptions,
+        progress: &mut dyn FnMut(usize, usize),
         sink: &mut dyn FnMut(&Delta) -> Result<()>,
     ) -> Result<Reply> {
         let start = Instant::now();
@@ -243,7 +246,7 @@ impl<'e> Chat<'e> {
         };
 
         let sampling = &options.sampling;
-        let mut token = self.session.feed(prompt, sampling, &mut |_, _| {})?;
+        let mut token = self.session.feed(prompt, sampling, progress)?;
         reply.first_token = start.elapsed();
         let decode = Instant::now();
         while reply.reply_tokens < options.max_tokens {

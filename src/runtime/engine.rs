@@ -10,9 +10,9 @@ use crate::gpu::{Gpu, adapters};
 use crate::graph::reference::Data;
 use crate::graph::{Graph, Home, StepSize, TensorId};
 use crate::media::{Patches, PlanConfig};
-use crate::models::deepseek_v4::{Capacity, text_graph};
-use crate::models::deepseek_v4_vision::vision_graph;
-use crate::models::{ModelWeights, RopeTable};
+use crate::models::ModelWeights;
+use crate::models::deepseek_v4::{Capacity, TextTensors, text_graph};
+use crate::models::deepseek_v4_vision::{VisionTensors, largest, vision_graph};
 use crate::{Error, Result};
 
 /// What to run on.
@@ -48,11 +48,14 @@ impl Default for EngineOptions {
     }
 }
 
-/// Told what is being loaded, and bytes done of bytes in all.
+/// Told what is being done (`weights`, `shaders`), and bytes of weights done and in all.
 pub type Progress<'a> = &'a mut dyn FnMut(&str, u64, u64);
 
 /// Context that is allocated when none is asked for.
 const DEFAULT_CONTEXT: usize = 8192;
+
+/// The step of a decode graph.
+const ONE: StepSize = StepSize { rows: 1, outs: 1 };
 
 /// A model ready to run.
 #[derive(Debug)]
@@ -67,31 +70,17 @@ pub struct Engine {
     pub device: String,
     max_outs: usize,
     runner: Runner,
-    prefill: TextPart,
-    decode: TextPart,
-    vision: Option<VisionPart>,
+    prefill: Part<TextTensors>,
+    decode: Part<TextTensors>,
+    vision: Option<Part<VisionTensors>>,
     cache: Cache,
 }
 
+/// A graph and the tensors to feed and read.
 #[derive(Debug)]
-struct TextPart {
-    graph: GraphId,
-    rows: TensorId,
-    outs: TensorId,
-    images: Option<TensorId>,
-    ropes: Vec<RopeTable>,
-    logits: TensorId,
-    tokens: TensorId,
-}
-
-#[derive(Debug)]
-pub(super) struct VisionPart {
+pub(super) struct Part<T> {
     pub graph: GraphId,
-    pub pixels: TensorId,
-    pub patches: TensorId,
-    pub rope: TensorId,
-    pub blocks: TensorId,
-    pub tokens: TensorId,
+    pub tensors: T,
 }
 
 /// What to read back after a step.
@@ -121,23 +110,16 @@ impl Engine {
                 "a context of {context} tokens: the model takes 1 to {limit}"
             )));
         }
-        let picture = config.vision.as_ref().map_or(0, |v| v.max_tokens + 3);
-        let chunk = options.chunk.max(1).min(context).max(picture);
+        let capacity = Capacity::new(&config, context, options.chunk);
+        let chunk = capacity.chunk;
         let max_outs = options.outs.clamp(1, chunk);
-        let capacity = Capacity { slots: 1, context, chunk };
 
         let mut weights = ModelWeights::new(Weights::new(checkpoint));
-        let mut runner = Runner::new(gpu);
-        let size = StepSize { rows: chunk, outs: max_outs };
-        let text = text_graph(&config, &mut weights, capacity, size)?;
-        let one = StepSize { rows: 1, outs: 1 };
-        let decode = text_graph(&config, &mut weights, capacity, one)?;
+        let most = StepSize { rows: chunk, outs: max_outs };
+        let prefill = text_graph(&config, &mut weights, capacity, most)?;
+        let decode = text_graph(&config, &mut weights, capacity, ONE)?;
         let vision = match &config.vision {
-            Some(v) => {
-                let patches = v.max_tokens * v.downsample * v.downsample;
-                let max = StepSize { rows: patches, outs: v.max_tokens };
-                Some(vision_graph(&config, v, &mut weights, max)?)
-            }
+            Some(v) => Some(vision_graph(&config, v, &mut weights, largest(v))?),
             None => None,
         };
 
@@ -145,40 +127,17 @@ impl Engine {
             let weights = g.tensors().iter().filter(|t| t.home == Home::Weight);
             weights.map(|t| t.bytes(t.rows.fixed) as u64).sum()
         };
-        let vision_bytes = vision.as_ref().map_or(0, |v| bytes(&v.graph));
-        let total = bytes(&text.graph) + vision_bytes;
-        let mut add = |runner: &mut Runner, graph: Graph, before: u64| {
-            runner.add(graph, &weights, &mut |n| progress("weights", before + n, total))
+        let text_bytes = bytes(&prefill.0);
+        let total = text_bytes + vision.as_ref().map_or(0, |v| bytes(&v.0));
+        let mut runner = Runner::new(gpu);
+        let mut add = |graph: Graph, before: u64| {
+            runner.add(graph, &weights, &mut |what, n| progress(what, before + n, total))
         };
-        // The towers' scratch is shared, so the largest graph comes first.
-        let text_bytes = total - vision_bytes;
-        let prefill = TextPart {
-            graph: add(&mut runner, text.graph, 0)?,
-            rows: text.rows,
-            outs: text.outs,
-            images: text.images,
-            ropes: text.ropes,
-            logits: text.logits,
-            tokens: text.tokens,
-        };
-        let decode = TextPart {
-            graph: add(&mut runner, decode.graph, text_bytes)?,
-            rows: decode.rows,
-            outs: decode.outs,
-            images: decode.images,
-            ropes: decode.ropes,
-            logits: decode.logits,
-            tokens: decode.tokens,
-        };
+        // The graphs share scratch, so the largest comes first.
+        let prefill = Part { graph: add(prefill.0, 0)?, tensors: prefill.1 };
+        let decode = Part { graph: add(decode.0, text_bytes)?, tensors: decode.1 };
         let vision = match vision {
-            Some(v) => Some(VisionPart {
-                graph: add(&mut runner, v.graph, text_bytes)?,
-                pixels: v.pixels,
-                patches: v.patches,
-                rope: v.rope,
-                blocks: v.blocks,
-                tokens: v.tokens,
-            }),
+            Some((graph, tensors)) => Some(Part { graph: add(graph, text_bytes)?, tensors }),
             None => None,
         };
         let cache = Cache::default();
@@ -202,11 +161,10 @@ impl Engine {
     /// # Errors
     /// As [`Engine::load`].
     pub fn declare(&self, weights: &mut ModelWeights<'_>) -> Result<()> {
-        let capacity = Capacity { slots: 1, context: self.context, chunk: self.chunk };
-        let one = StepSize { rows: 1, outs: 1 };
-        text_graph(&self.config, weights, capacity, one)?;
+        let capacity = Capacity::new(&self.config, self.context, self.chunk);
+        text_graph(&self.config, weights, capacity, ONE)?;
         if let Some(vision) = &self.config.vision {
-            vision_graph(&self.config, vision, weights, one)?;
+            vision_graph(&self.config, vision, weights, ONE)?;
         }
         Ok(())
     }
@@ -229,7 +187,7 @@ impl Engine {
             return Err(Error::Request("this model takes no pictures".into()));
         };
         let Prepared { graph, step, inputs } = prepared;
-        let mut out = self.runner.run(graph, step, inputs, &[part.tokens])?;
+        let mut out = self.runner.run(graph, step, inputs, &[part.tensors.tokens])?;
         let Some(Data::F32(tokens)) = out.pop() else {
             return Err(Error::Gpu("the device gave no image tokens".into()));
         };
@@ -303,8 +261,8 @@ impl Engine {
         let part = if prepared.step.rows == 1 { &self.decode } else { &self.prefill };
         let wanted = match want {
             Want::Nothing => vec![],
-            Want::Tokens => vec![part.tokens],
-            Want::Logits => vec![part.logits],
+            Want::Tokens => vec![part.tensors.tokens],
+            Want::Logits => vec![part.tensors.logits],
         };
         Ok(self.runner.run(part.graph, prepared.step, prepared.inputs, &wanted)?.pop())
     }
@@ -324,11 +282,11 @@ impl Engine {
         let outs: Vec<Out> = outs.map(|p| Out::new(p - range.start, p as u32, sampling)).collect();
         let words = |bytes: &[u8]| Data::U32(bytemuck::pod_collect_to_vec(bytes));
         let mut inputs = vec![
-            (part.rows, words(bytemuck::cast_slice(&rows))),
-            (part.outs, words(bytemuck::cast_slice(&outs))),
+            (part.tensors.rows, words(bytemuck::cast_slice(&rows))),
+            (part.tensors.outs, words(bytemuck::cast_slice(&outs))),
         ];
-        inputs.extend(part.images.map(|id| (id, Data::F32(images))));
-        for table in &part.ropes {
+        inputs.extend(part.tensors.images.map(|id| (id, Data::F32(images))));
+        for table in &part.tensors.ropes {
             inputs.push((table.input, Data::F32(table.fill(rows.iter().map(|r| r.position)))));
         }
         Prepared { graph: part.graph, step, inputs }

@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::engine::{Prepared, VisionPart};
+use super::engine::{Part, Prepared};
 use crate::formats::VisionConfig;
 use crate::graph::StepSize;
 use crate::graph::reference::Data;
 use crate::media::{Patches, Plan};
-use crate::models::deepseek_v4_vision::rope_table;
+use crate::models::deepseek_v4_vision::{VisionTensors, rope_table};
 
 /// What the tower made of a picture.
 #[derive(Debug, PartialEq)]
@@ -51,7 +51,11 @@ impl Cache {
 }
 
 /// The tower's graph and inputs for one picture.
-pub(super) fn prepare(part: &VisionPart, vision: &VisionConfig, picture: Patches) -> Prepared {
+pub(super) fn prepare(
+    part: &Part<VisionTensors>,
+    vision: &VisionConfig,
+    picture: Patches,
+) -> Prepared {
     let plan = picture.plan;
     let (w, h) = (picture.patches_w as u32, picture.patches_h as u32);
     let n = w * h;
@@ -63,11 +67,12 @@ pub(super) fn prepare(part: &VisionPart, vision: &VisionConfig, picture: Patches
         let (top, left) = (y * f, x * f);
         [top * w + left, f.min(w - left), f.min(h - top), w]
     });
+    let t = &part.tensors;
     let inputs = vec![
-        (part.pixels, Data::F32(picture.data)),
-        (part.patches, Data::U32(patches)),
-        (part.rope, Data::F32(rope_table(vision, grid))),
-        (part.blocks, Data::U32(blocks.collect())),
+        (t.pixels, Data::F32(picture.data)),
+        (t.patches, Data::U32(patches)),
+        (t.rope, Data::F32(rope_table(vision, grid))),
+        (t.blocks, Data::U32(blocks.collect())),
     ];
     let step = StepSize { rows: n as usize, outs: plan.grid_w * plan.grid_h };
     Prepared { graph: part.graph, step, inputs }

@@ -19,6 +19,7 @@ TOKENIZER = Tokenizer.from_file(os.path.join(HERE, "..", "minnow", "tokenizer.js
 VOCAB = TOKENIZER.get_vocab_size()
 BODY, PERM = block_body(4, 4)
 CELL_TOKEN = [[i for i, t in enumerate(BODY) if t == IMAGE][PERM.index(cell)] for cell in range(16)]  # where in the body each cell stands
+WIDTH = dict(motion=4, place=3, pair=5, bind=2)  # numbers a row of each kind of helper target
 _cache = {}
 
 
@@ -122,7 +123,7 @@ class Rows:
     """Token rows with the places to learn, padded to one length."""
 
     def __init__(self):
-        self.rows, self.learn, self.tags, self.refs = [], [], [], []
+        self.rows, self.learn, self.tags, self.refs, self.pairs = [], [], [], [], []
 
     def add(self, turns, tags, refs=()):
         """turns: (ids, start) of one row; several turns continue one conversation.
@@ -133,7 +134,11 @@ class Rows:
         for i, (ids, start) in enumerate(turns):
             if row:
                 row = row + [USER]
-            self.refs += [(len(self.rows), len(row) + t, x, y) for t, x, y in (refs[i] if refs else ())]
+            named = sorted(refs[i]) if refs else []
+            self.refs += [(len(self.rows), len(row) + t, x, y) for t, x, y in named]
+            if named:
+                (_, x, y), (_, x2, y2) = named[0], named[1] if len(named) > 1 else (0, -400, -400)
+                self.pairs.append((len(self.rows), len(row) + start - 1, x, y, x2, y2))
             learn.append((len(row) + start, len(row) + len(ids)))
             row = row + ids
         self.rows.append(row)
@@ -195,7 +200,8 @@ def group(prefix, spans, rows, k, images, shapes):
     ids, at, target, owner, tags = rows.finish()
     return SimpleNamespace(prefix=torch.tensor(prefix)[None].expand(p, -1), suffix=ids.view(p, k, -1), spans=spans, at=at + p * len(prefix),
                            target=target, owner=owner, tags=tags, images=images, shapes=shapes,
-                           motion=[(p * len(prefix) + r * ids.shape[1] + t, -100, x // 4, y // 4) for r, t, x, y in rows.refs])
+                           motion=[], bind=[], place=[(p * len(prefix) + r * ids.shape[1] + t, x // 4, y // 4) for r, t, x, y in rows.refs],
+                           pair=[(p * len(prefix) + r * ids.shape[1] + t, *(v // 4 for v in xy)) for r, t, *xy in rows.pairs])
 
 
 def maybe_thinking(rng, rate):
@@ -269,7 +275,7 @@ def scene_group(rng, p, k, weights):
         add_questions(rng, rows, ask, k, 21, 0.5, s)
     prefix, spans = picture_prefix(rng.choice(tasks.SYSTEMS) if rng.random() < 0.05 else "")
     g = group(prefix, spans, rows, k, images, shapes)
-    g.motion += [(i * len(prefix) + spans[0][0] + 1 + CELL_TOKEN[y // 16 * 4 + x // 16], -100, x // 4, y // 4)
+    g.place += [(i * len(prefix) + spans[0][0] + 1 + CELL_TOKEN[y // 16 * 4 + x // 16], x // 4, y // 4)
                 for i, seen in enumerate(shapes) for _, _, x, y in seen]
     return g
 
@@ -319,11 +325,16 @@ def text_groups(rng, count, weights, simple=0.0):
     made = []
     for _ in range(count):
         task = weighted(rng, weights)
-        more = []
+        more, bind, words = [], [], []
         if task == "facts" and rng.random() < 0.9:  # several questions about the same facts, one after another
-            said, asked = tasks.facts_talk(rng, rng.random() < simple)
-            (q, a), thought = asked[0], None
-            q, more = f"{said} {q}", [turn(q, None, a) for q, a in asked[1:] if rng.random() < 0.7]
+            said, pairs, asked = tasks.facts_talk(rng, rng.random() < simple)
+            asked = asked[:1] + [x for x in asked[1:] if rng.random() < 0.7]
+            (q, a, _), thought = asked[0], None
+            q, more, words = f"{said} {q}", [turn(q, None, a) for q, a, _ in asked[1:]], [encode(" " + w)[0] for _, _, w in asked]
+            end = 0
+            for key, value in pairs:
+                end = said.index(value + ".", end) + len(value)
+                bind.append((len(encode(said[:end])) - 1, encode(" " + key)[0]))
         else:
             q, thought, a = text_example(rng, task)
         system = encode(rng.choice(tasks.SYSTEMS)) if rng.random() < 0.05 else []
@@ -332,35 +343,46 @@ def text_groups(rng, count, weights, simple=0.0):
         if rng.random() < 0.08:  # after another exchange
             q2, t2, a2 = text_example(rng, weighted(rng, weights), True)
             head = head + turn(q2, None, a2)[0] + [USER]
-        made.append(([(head + ids, start + len(head))] + more, task))
+        turns = [(head + ids, start + len(head))] + more
+        bind, at = [(len(head) + i, key) for i, key in bind], 0
+        for (t, answer), word in zip(turns, words):
+            bind.append((at + answer - 1, word))
+            at += len(t) + 1
+        made.append((turns, task, bind))
     made.sort(key=lambda m: sum(len(ids) for ids, _ in m[0]))
     out = []
     for part in (made[:count * 2 // 5], made[count * 2 // 5:count * 4 // 5], made[count * 4 // 5:]):
         rows = Rows()
-        for turns, task in part:
+        bind = []
+        for turns, task, b in part:
+            bind += [(len(rows.rows), i, word) for i, word in b]
             rows.add(turns, [task] * len(turns))
         ids, at, target, owner, tags = rows.finish()
-        out.append(SimpleNamespace(prefix=ids, suffix=None, spans=(), at=at, target=target, owner=owner, tags=tags, images=[], shapes=[], motion=[]))
+        out.append(SimpleNamespace(prefix=ids, suffix=None, spans=(), at=at, target=target, owner=owner, tags=tags, images=[], shapes=[],
+                                   motion=[], place=[], pair=[], bind=[(r * ids.shape[1] + i, word) for r, i, word in bind]))
     return out
 
 
 def join(model, groups, pad=1):
-    """One batch of all groups: model batch, patches, places to learn, targets, owners, tags; detection and motion targets.
+    """One batch of all groups: model batch, patches, places to learn, targets, owners, tags, and what the helpers of train.py read.
 
-    The motion targets stand at the END mark of every frame: the way the shape moves (0 for not at all, -100 in the first
-    frame), and in which of 16 columns and rows it is. In scenes of several shapes the column and the row stand at the
-    IMAGE token of each shape, and at the end of each name in a question.
+    motion: at the END mark of a picture with one shape, the way it moves (0 for not at all, -100 where unknown), and in
+    which of 16 columns and rows it is. place: column and row of each shape of a scene at its IMAGE token and at the end
+    of its name in a question. pair: where an answer begins, the places of the first two shapes that were named. bind: at the
+    value of a fact its key, and where an answer begins the word that was asked about.
     """
     b = model.batch([(g.prefix, g.suffix, g.spans) for g in groups], pad)
-    at, owner, base, count, tags, motion = [], [], 0, 0, [], []
+    at, owner, base, count, tags = [], [], 0, 0, []
+    extra = {name: [] for name in WIDTH}
     for g, size in zip(groups, (x.n for x in b.groups)):
         at.append(g.at + base)
         owner.append(g.owner + count)
-        motion += [(base + m[0], *m[1:]) for m in g.motion]
+        for name in WIDTH:
+            extra[name] += [(base + row[0], *row[1:]) for row in getattr(g, name)]
         base += size
         count += len(g.tags)
         tags += g.tags
     images = [im for g in groups for im in g.images]
     return SimpleNamespace(batch=b, at=torch.cat(at), target=torch.cat([g.target for g in groups]), owner=torch.cat(owner), tags=tags,
                            patches=patches(np.stack(images)) if images else None, cells=cells([s for g in groups for s in g.shapes]), size=len(b.look),
-                           motion=torch.tensor(motion, dtype=torch.long).view(-1, 4))
+                           **{name: torch.tensor(rows, dtype=torch.long).view(-1, WIDTH[name]) for name, rows in extra.items()})

@@ -88,7 +88,7 @@ def text_tasks(model, rng, hits, count):
             ids, start = data.turn(q, thought, a)
             rows.add([([BOS, USER] + ids, start + 2)], [t])
         ids, at, target, owner, tags = rows.finish()
-        _score(model, [data.SimpleNamespace(prefix=ids, suffix=None, spans=(), at=at, target=target, owner=owner, tags=tags, images=[], shapes=[], motion=[])], hits)
+        _score(model, [data.SimpleNamespace(prefix=ids, suffix=None, spans=(), at=at, target=target, owner=owner, tags=tags, images=[], shapes=[], motion=[], place=[], pair=[], bind=[])], hits)
 
 
 @torch.no_grad()

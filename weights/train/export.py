@@ -93,7 +93,9 @@ def config_json(c):
              max_position_embeddings=MAX_POSITIONS, initializer_range=0.02, use_cache=True,
              rope_scaling={"type": "yarn", "rope_type": "yarn", "factor": c.yarn["factor"], "original_max_position_embeddings": c.yarn["original"],
                            "beta_fast": c.yarn["beta_fast"], "beta_slow": c.yarn["beta_slow"]},
-             vision_max_n_token=25, vision_min_pixels=4096, vision_max_wh_ratio=8)
+             vision_max_n_token=25, vision_min_pixels=4096, vision_max_wh_ratio=8,
+             # It was never shown the long effort paragraphs: high effort is plain <think>.
+             fathom_prompt_style="v4")
     return j
 
 

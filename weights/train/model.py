@@ -606,25 +606,28 @@ class Model(nn.Module):
         b.rope = {"w": rope_at(c, False, pos), "c": rope_at(c, True, pos)}
         return b
 
-    def forward(self, b, features, at, also=None):
+    def forward(self, b, features, at, taps=None):
         """Logits at the flat token indices `at`; `features` are the aligner rows in emission order.
 
-        With `also`, the normed final hidden states at those further indices are returned beside them.
+        taps: {layer: token indices}; with it, the normed streams [n, hc_mult * hidden] that leave these layers at these
+        tokens are returned too.
         """
         c = self.c
         table = [self.embed, self.image_special] + ([features] if features is not None else [])
         x = F.embedding(b.look, torch.cat(table))
         X = x[:, None].expand(-1, c.hc_mult, -1)
-        for layer in self.layers:
+        seen = {}
+        for i, layer in enumerate(self.layers):
             X = layer(X, b)
-        X = X[at if also is None else torch.cat([at, also])]
+            if taps and i in taps:
+                seen[i] = rms(X[taps[i]].flatten(1))
+        X = X[at]
         hc, f = self.hc_head, X.flatten(1)
         m = (f @ hc.fn.t()).float() * torch.rsqrt(f.square().mean(-1, keepdim=True) + c.rms_norm_eps)
         pre = torch.sigmoid(m * hc.scale + hc.base) + c.hc_eps
         x = rms((pre.unsqueeze(-1) * X).sum(1), self.norm, c.rms_norm_eps)
-        if also is not None:
-            return (x[:len(at)] @ self.head.t()).float(), x[len(at):]
-        return (x @ self.head.t()).float()
+        logits = (x @ self.head.t()).float()
+        return (logits, seen) if taps else logits
 
 
 def block_body(lh, lw):

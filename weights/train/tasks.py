@@ -258,39 +258,33 @@ def arithmetic(rng):
 
 
 def facts_talk(rng, simple=False):
-    """One to four facts as text, and a question with its answer for each of them, in random order.
+    """One to four facts as text, the (key, value) of each, and a question for each in random order.
 
-    `simple` keeps to one form, which a beginner needs to find out that a question points at a fact.
+    A question comes as (question, answer, the word it asks about). `simple` keeps to one form, which a beginner needs
+    to find out that a question points at a fact.
     """
-    n = rng.randint(1, 4)
-    k = rng.random()
-    if simple:
-        n = rng.choice((2, 2, 3, 4))
-        things, colors = rng.sample(NOUNS, n), rng.sample(COLOR_NAMES, n)
-        said = [f"the {t} is {c}." for t, c in zip(things, colors)]
-        asked = [(f"what color is the {t}?", c) for t, c in zip(things, colors)]
-    elif k < 0.5:
-        things = rng.sample(NOUNS, n)
-        colors = rng.sample(COLOR_NAMES, n) if rng.random() < 0.8 else [rng.choice(COLOR_NAMES) for _ in things]
-        said = [f"the {t} is {c}." for t, c in zip(things, colors)]
-        asked = [(f"what is {c}?", t) if rng.random() < 0.25 and colors.count(c) == 1 else (f"what color is the {t}?", c)
-                 for t, c in zip(things, colors)]
+    n = rng.choice((2, 2, 3, 4)) if simple else rng.randint(1, 4)
+    k = 0 if simple else rng.random()
+    back = 0 if simple else 0.25
+    if k < 0.5:
+        keys = rng.sample(NOUNS, n)
+        values = rng.sample(COLOR_NAMES, n) if simple or rng.random() < 0.8 else [rng.choice(COLOR_NAMES) for _ in keys]
+        say, ask, ask_back = "the {} is {}.", "what color is the {}?", "what is {}?"
     elif k < 0.75:
-        things, places = rng.sample([t for t in NOUNS if t not in PLACES], n), rng.sample(PLACES, n)
-        said = [f"the {t} is in the {p}." for t, p in zip(things, places)]
-        asked = [(f"where is the {t}?", p) for t, p in zip(things, places)]
+        keys, values = rng.sample([t for t in NOUNS if t not in PLACES], n), rng.sample(PLACES, n)
+        say, ask, ask_back, back = "the {} is in the {}.", "where is the {}?", "", 0
     else:
-        people, things = rng.sample(NAMES, n), rng.sample(NOUNS, n)
-        said = [f"{p} has the {t}." for p, t in zip(people, things)]
-        asked = [(f"who has the {t}?", p) if rng.random() < 0.5 else (f"what does {p} have?", t) for p, t in zip(people, things)]
+        keys, values = rng.sample(NAMES, n), rng.sample(NOUNS, n)
+        say, ask, ask_back, back = "{} has the {}.", "what does {} have?", "who has the {}?", 0.5
+    pairs = list(zip(keys, values))
+    asked = [(ask_back.format(v), k, v) if rng.random() < back and values.count(v) == 1 else (ask.format(k), v, k) for k, v in pairs]
     rng.shuffle(asked)
-    return " ".join(said), asked
+    return " ".join(say.format(k, v) for k, v in pairs), pairs, asked
 
 
 def facts(rng):
-    said, asked = facts_talk(rng)
-    q, a = asked[0]
-    return f"{said} {q}", a
+    said, _, asked = facts_talk(rng)
+    return f"{said} {asked[0][0]}", asked[0][1]
 
 
 def word_list(rng):

@@ -24,6 +24,7 @@ BASE = {
     "scene": dict(count=1.0, relation=1.0, compare=1.0, attribute=0.7, yesno=0.5, caption=0.7),
     "clip": dict(direction=2.0, color=1.0, shape=1.0, plain=0.7),
     "text": dict(arithmetic=2.0, facts=3.0, copy=1.0, reverse=1.0, chat=0.08)}
+HELP = dict(motion=0.8, place=0.4, pair=0.5, bind=0.2)  # weights of the helper losses
 SHARE = dict(easy=1.0, scene=1.6, clip=1.5, text=1.3)
 
 
@@ -113,8 +114,9 @@ class Trainer:
         self.matrices, self.rest = split_params([self.model, self.detector])
         self.muon = Muon(self.matrices)
         self.adam = torch.optim.AdamW(self.rest, lr=1e-3, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
-        self.motion = nn.Linear(self.c.hidden_size, 5 + 16 + 16)  # way, column and row at the end of a frame; training only
-        self.motion_adam = torch.optim.AdamW(self.motion.parameters(), lr=1e-3)
+        wide = self.c.hidden_size * self.c.hc_mult
+        self.readers = nn.ModuleDict({k: nn.Linear(wide, n) for k, n in dict(motion=5 + 32, place=32, pair=64, bind=data.VOCAB).items()})
+        self.readers_adam = torch.optim.AdamW(self.readers.parameters(), lr=1e-3)
         self.ema = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         self.rng = random.Random(1)
         self.stop = False
@@ -130,7 +132,7 @@ class Trainer:
         self.easy = data.EasyVqa("train")
 
     def state(self):
-        return dict(model=self.model.state_dict(), detector=self.detector.state_dict(), motion=self.motion.state_dict(), adam=self.adam.state_dict(), muon=self.muon.buf,
+        return dict(model=self.model.state_dict(), detector=self.detector.state_dict(), readers=self.readers.state_dict(), adam=self.adam.state_dict(), muon=self.muon.buf,
                     ema=self.ema, rng=self.rng.getstate(), step=self.step, seconds=self.seconds, eye_steps=self.eye_steps,
                     weights=self.weights, share=self.share, simple=self.simple)
 
@@ -142,8 +144,8 @@ class Trainer:
         s = torch.load(self.path, weights_only=False)
         self.model.load_state_dict(s["model"])
         self.detector.load_state_dict(s["detector"])
-        if "motion" in s and s["motion"]["bias"].shape == self.motion.bias.shape:
-            self.motion.load_state_dict(s["motion"])
+        if "readers" in s:
+            self.readers.load_state_dict(s["readers"])
         self.adam.load_state_dict(s["adam"])
         self.muon.buf, self.ema = s["muon"], s["ema"]
         self.rng.setstate(s["rng"])
@@ -169,8 +171,8 @@ class Trainer:
             self.muon.step(lr)
         else:
             self.log(skipped=True)
-        self.motion_adam.step()
-        self.motion_adam.zero_grad(set_to_none=True)
+        self.readers_adam.step()
+        self.readers_adam.zero_grad(set_to_none=True)
         self.adam.zero_grad(set_to_none=True)
         for p in self.matrices:
             p.grad = None
@@ -221,6 +223,18 @@ class Trainer:
                 data.scene_group(rng, pics("scene", 26 + 5 * 21), 5, w["scene"]),
                 data.clip_group(rng, pics("clip", 6 + 28 * n + 4 * 14), 4, n, w["clip"])] + data.text_groups(rng, pics("text", 26), w["text"], self.simple)
 
+    def helpers(self, seen, j):
+        """Losses of the linear readers that exist in training only: what the inner layers should know (see data.join)."""
+        bind, place = seen[1].split([len(j.bind), len(j.place)])
+        motion, pair = seen[2].split([len(j.motion), len(j.pair)])
+
+        def loss(name, x, cuts, targets):
+            parts = zip(self.readers[name](x).split(cuts, -1), targets[:, 1:].t()) if len(x) else ()
+            found = [F.cross_entropy(y, t) for y, t in parts if (t >= 0).any()]
+            return sum(found) / len(found) if found else torch.zeros(())
+        return dict(motion=loss("motion", motion, (5, 16, 16), j.motion), place=loss("place", place, (16, 16), j.place),
+                    pair=loss("pair", pair, (16,) * 4, j.pair), bind=loss("bind", bind, (data.VOCAB,), j.bind))
+
     def rate(self):
         p = self.seconds / (self.args.minutes * 60)
         fall = min(1.0, max(0.0, (1 - p) / (1 - self.args.hold)))
@@ -260,21 +274,21 @@ class Trainer:
             self.model.train()
             with torch.autocast("cpu", torch.bfloat16, enabled=a.bf16):
                 rows = self.model.eye(j.patches, 8, 8)
-                logits, ends = self.model(j.batch, rows[:, data.PERM].flatten(0, 1), j.at, j.motion[:, 0])
+                logits, seen = self.model(j.batch, rows[:, data.PERM].flatten(0, 1), j.at, {1: torch.cat([j.bind[:, 0], j.place[:, 0]]), 2: torch.cat([j.motion[:, 0], j.pair[:, 0]])})
             ce = F.cross_entropy(logits, j.target, reduction="none")
             per = torch.zeros(len(j.tags)).index_add(0, j.owner, ce)
             size = torch.zeros(len(j.tags)).index_add(0, j.owner, torch.ones(len(ce)))
             loss = (per / size.sqrt()).mean()  # between the mean over tokens and the mean over answers
-            seen, _, _ = self.detector(rows, j.cells)
-            way, column, row = (F.cross_entropy(y, t) for y, t in zip(self.motion(ends.float()).split((5, 16, 16), -1), j.motion[:, 1:].t()))
-            self.update(loss + 0.2 * (1 - p) * seen + min(1, 2 - 2 * p) * (0.4 * way + 0.2 * (column + row)), lr)
+            eye, _, _ = self.detector(rows, j.cells)
+            helpers = self.helpers(seen, j)
+            self.update(loss + 0.2 * (1 - p) * eye + min(1, 2 - 2 * p) * sum(HELP[k] * v for k, v in helpers.items()), lr)
             with torch.no_grad():
                 for layer in self.model.layers:
                     layer.ffn.balance(0.005 * lr / a.lr)
             self.average(min(0.995, 1 - 1 / (self.step + 10)))
             self.step += 1
             self.seconds = base + time.time() - began
-            losses.append((loss.item(), seen.item(), way.item(), (column + row).item() / 2, t1 - t0, time.time() - t0, j.size))
+            losses.append((loss.item(), eye.item(), t1 - t0, time.time() - t0, j.size))
             now = time.time()
             if now - shown > 30:
                 m = [sum(x) / len(losses) for x in zip(*losses)]
@@ -282,7 +296,8 @@ class Trainer:
                 with torch.no_grad():
                     for t, v in zip(j.tags, (per / size).tolist()):
                         tag.setdefault(t, []).append(v)
-                self.log(loss=round(m[0], 4), see=round(m[1], 4), way=round(m[2], 3), place=round(m[3], 3), data_s=round(m[4], 3), step_s=round(m[5], 3), tokens=round(m[6]), lr=round(lr, 6),
+                self.log(loss=round(m[0], 4), see=round(m[1], 4), data_s=round(m[2], 3), step_s=round(m[3], 3), tokens=round(m[4]), lr=round(lr, 6),
+                         helpers={k: round(v.item(), 3) for k, v in helpers.items()},
                          tags={t: round(sum(v) / len(v), 3) for t, v in sorted(tag.items())})
                 shown, losses = now, []
             if now - saved > 240:
