@@ -275,6 +275,9 @@ fn converse(chat: &mut Chat<'_>, args: &Args, options: &ReplyOptions) -> Outcome
                 args.system.iter().for_each(|text| chat.system(text));
                 Ok(())
             }
+            "/image" | "/video" if rest.trim().is_empty() => {
+                Err(Error::Request(format!("{word} needs the name of a file")))
+            }
             "/image" => picture::read(rest.trim()).and_then(|p| chat.picture(&p)),
             "/video" => clip(chat, Path::new(rest.trim()), args),
             _ if word.starts_with('/') => Err(Error::Request(format!("no command {word}"))),

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::image::{self, Cache};
-use super::{Encoded, GraphId, Out, Prompt, Runner, Sampling};
+use super::{Encoded, GraphId, Out, Prompt, PromptRow, Runner, Sampling};
 use crate::formats::{Checkpoint, V4Config, Weights};
 use crate::gpu::{Gpu, adapters};
 use crate::graph::reference::Data;
@@ -220,6 +220,34 @@ impl Engine {
     /// The most output rows a step may have.
     pub(super) fn max_outs(&self) -> usize {
         self.max_outs
+    }
+
+    /// Refuses a prompt that cannot be fed.
+    pub(super) fn check(&self, prompt: &Prompt) -> Result<()> {
+        let (len, context, vocab) = (prompt.len(), self.context, self.config.vocab);
+        if len == 0 {
+            return Err(Error::Request("the prompt is empty".into()));
+        }
+        if len > context {
+            let most = self.config.max_context;
+            let hint = match context < most {
+                true => format!("a larger one can be asked for, up to the model's {most}"),
+                false => "the model takes no larger one".into(),
+            };
+            let what = format!("the prompt has {len} tokens, the context {context}; {hint}");
+            return Err(Error::Request(what));
+        }
+        for (at, row) in prompt.rows.iter().enumerate() {
+            if let PromptRow::Token(id) = *row
+                && id as usize >= vocab
+            {
+                return Err(Error::Request(format!(
+                    "token {at} of the prompt is {id}, the model has {vocab}: its tokenizer.json \
+                     is another model's"
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// Runs positions `range` of `prompt`, whose earlier positions have been run, and gives what is

@@ -56,7 +56,7 @@ impl<'e> Session<'e> {
         sampling: &Sampling,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<u32> {
-        self.check(&prompt)?;
+        self.engine.check(&prompt)?;
         let mut start = self.resume(&prompt);
         self.fed = prompt;
         let len = self.fed.len();
@@ -98,7 +98,7 @@ impl<'e> Session<'e> {
         chunk: usize,
         sink: &mut dyn FnMut(&[f32]) -> Result<()>,
     ) -> Result<()> {
-        self.check(&prompt)?;
+        self.engine.check(&prompt)?;
         self.fed = prompt;
         self.high = 0;
         let chunk = chunk.clamp(1, self.engine.chunk);
@@ -139,32 +139,6 @@ impl<'e> Session<'e> {
     fn forget(&mut self) {
         self.fed = Prompt::default();
         self.high = 0;
-    }
-
-    fn check(&self, prompt: &Prompt) -> Result<()> {
-        let (len, context) = (prompt.len(), self.engine.context);
-        if len == 0 {
-            return Err(Error::Request("the prompt is empty".into()));
-        }
-        if len > context {
-            return Err(Error::Request(format!(
-                "the prompt has {len} tokens, the context {context}; a larger one can be asked \
-                 for, up to the model's {}",
-                self.engine.config.max_context
-            )));
-        }
-        let vocab = self.engine.config.vocab;
-        for (at, row) in prompt.rows.iter().enumerate() {
-            if let PromptRow::Token(id) = *row
-                && id as usize >= vocab
-            {
-                return Err(Error::Request(format!(
-                    "token {at} of the prompt is {id}, the model has {vocab}: its tokenizer.json \
-                     is another model's"
-                )));
-            }
-        }
-        Ok(())
     }
 
     /// Where computing must begin so that `prompt` continues what was fed.

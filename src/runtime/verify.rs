@@ -37,7 +37,7 @@ pub struct OpReport {
 /// decode steps and one picture, feeding the reference with what the GPU held before the node.
 ///
 /// # Errors
-/// If the engine runs on the CPU, or the device fails.
+/// If the engine runs on the CPU, the prompt cannot be fed, or the device fails.
 pub fn verify(
     engine: &mut Engine,
     weights: &ModelWeights<'_>,
@@ -45,6 +45,7 @@ pub fn verify(
     picture: Option<Patches>,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Vec<OpReport>> {
+    engine.check(prompt)?;
     let len = prompt.len();
     let first = prompt.chunk_end(0, len.saturating_sub(2).div_ceil(2).max(1));
     let mut steps = vec![];

@@ -83,11 +83,11 @@ fn folders_that_are_no_models() {
         fathom(command.split(' ')).arg("no/such/folder").fails(&["no/such/folder", "not a model"]);
     }
     let (folder, path) = file("notes.txt", "hello");
-    loads(folder.path()).fails(&["config.json", "No such file"]);
+    loads(folder.path()).fails(&["config.json", "(os error"]);
     fathom(["inspect"]).arg(path).fails(&["notes.txt", "not a model folder"]);
 
     let copy = copy_of(SHARDED);
-    on_cpu("run -p hello").arg(copy.path()).fails(&["tokenizer.json", "No such file"]);
+    on_cpu("run -p hello").arg(copy.path()).fails(&["tokenizer.json", "(os error"]);
     std::fs::write(copy.path().join("tokenizer.json"), "{").unwrap();
     on_cpu("run -p hello").arg(copy.path()).fails(&["tokenizer.json", "not a tokenizer"]);
     // A tokenizer that knows more tokens than the model.
@@ -214,7 +214,11 @@ fn a_context_that_no_memory_holds() {
         let run = run().arg("--context").arg((1 << 28).to_string()).within_memory();
         run.fails(&["no memory for", "a smaller --context"]);
     }
+    let small = with_config("weights/minnow", json!({ "max_position_embeddings": 8 }));
+    let picture = on_cpu("run -p hello --image samples/scene.png").arg(small.path());
+    picture.fails(&["the context 8; the model takes no larger one"]);
     if fathom(["devices", "--json"]).json() != json!([]) {
+        fathom(["verify"]).arg(small.path()).fails(&["the context 8"]);
         let run = fathom(["run", "-p", "hello", "--context", "268435456"]).arg(copy.path());
         run.fails(&["GPU: ", "a smaller --context"]);
     }
