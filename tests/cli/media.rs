@@ -139,9 +139,9 @@ fn clip_options_are_checked() {
         with("--fps", fps).fails(&["fps must lie above 0"]);
     }
     with("--fps", "1e-300").succeeds();
-    with("--fps", "often").is_misused("--fps");
+    with("--fps", "often").misused("--fps");
     with("--fps", "1000").succeeds();
-    with("--max-frames", "0").is_misused("--max-frames");
+    with("--max-frames", "0").misused("--max-frames");
     with("--max-frames", "1000000000").succeeds();
     with("--frame-tokens", "0").fails(&["token budget of 0 is too small"]);
     with("--frame-tokens", "18446744073709551615").succeeds();

@@ -20,8 +20,8 @@ fn help_has_examples() {
         assert!(fathom(["--help"]).succeeds().contains(command));
     }
     assert!(fathom(["--version"]).succeeds().starts_with("fathom "));
-    fathom(["dive"]).is_misused("dive");
-    fathom([""; 0]).is_misused("Usage");
+    fathom(["dive"]).misused("dive");
+    fathom([""; 0]).misused("Usage");
 }
 
 #[test]
@@ -58,7 +58,7 @@ fn reports_are_json() {
         .sum();
     assert_eq!(report["memory"]["total_bytes"], sum);
     fathom(["inspect", "--context", "100000"]).fails(&["100000", "takes up to"]);
-    fathom(["inspect", "--context", "0"]).is_misused("--context");
+    fathom(["inspect", "--context", "0"]).misused("--context");
     fathom(["inspect", "--chunk", "4294967295"]).succeeds();
 
     let devices = fathom(["devices", "--json"]).json();
@@ -80,8 +80,8 @@ fn reports_are_json() {
 
     let scores = on_cpu("eval --json --task direction --count 2").json();
     assert_eq!(scores["tasks"][0]["questions"], 2);
-    on_cpu("eval --count 0 --task direction").is_misused("--count");
-    on_cpu("eval --count 99999999999 --task direction").is_misused("--count");
+    on_cpu("eval --count 0 --task direction").misused("--count");
+    on_cpu("eval --count 99999999999 --task direction").misused("--count");
     on_cpu("eval --task juggling").fails(&["no task `juggling`"]);
     on_cpu("eval --task easy-vqa").fails(&["--easy-vqa"]);
     on_cpu("eval --task easy-vqa --easy-vqa no/such").fails(&["no/such"]);
@@ -96,9 +96,9 @@ fn prompts_that_do_not_fit() {
     on_cpu("run --context 16 -p hello --image samples/scene.png").fails(&["the context 16"]);
     // A reply ends where the context does.
     on_cpu("run --context 16 -p hi").succeeds();
-    on_cpu("run --context 0 -p hello").is_misused("--context");
+    on_cpu("run --context 0 -p hello").misused("--context");
     on_cpu("run --context 100000 -p hello").fails(&["100000", "the model takes 1 to"]);
-    on_cpu("run --context 99999999999 -p hello").is_misused("--context");
+    on_cpu("run --context 99999999999 -p hello").misused("--context");
 }
 
 #[test]
@@ -110,10 +110,10 @@ fn sampling_options_are_checked() {
     with("--min-p 1.5").fails(&["--min-p"]);
     with("--temperature -1").fails(&["--temperature"]);
     with("--temperature inf").fails(&["--temperature"]);
-    with("--seed -1").is_misused("-1");
-    with("--top-k -1").is_misused("-1");
-    with("--think hard").is_misused("--think");
-    on_cpu("run -p hello --max-tokens 0").is_misused("--max-tokens");
+    with("--seed -1").misused("-1");
+    with("--top-k -1").misused("-1");
+    with("--think hard").misused("--think");
+    on_cpu("run -p hello --max-tokens 0").misused("--max-tokens");
     for extreme in ["0.000000000000000000000000000000000000000000001", "1e38"] {
         with(&format!("--top-p 0 --top-k 1 --min-p 1 --temperature {extreme}")).succeeds();
         with(&format!("--top-k 4294967295 --temperature {extreme}")).succeeds();
@@ -158,7 +158,7 @@ fn token_lists_are_checked() {
     let (_folder, run) = logits("[1, 2]", folder.path());
     run.fails(&[folder.path().to_str().unwrap()]);
     on_cpu("logits --tokens no/such.json --out x").fails(&["no/such.json"]);
-    fathom(["logits"]).is_misused("--tokens");
+    fathom(["logits"]).misused("--tokens");
 }
 
 #[test]
@@ -192,7 +192,7 @@ fn without_a_driver_the_cpu_answers() {
 #[test]
 fn devices_that_are_not_there() {
     on_cpu("run -p hello --adapter 0").fails(&["adapter", "CPU"]);
-    fathom(["run", "-p", "hello", "--backend", "tpu"]).is_misused("--backend");
+    fathom(["run", "-p", "hello", "--backend", "tpu"]).misused("--backend");
     let tier = |command: &str| fathom(command.split(' ')).env("FATHOM_TIER", "nonsense");
     tier("devices").fails(&["FATHOM_TIER=nonsense", "core, subgroups"]);
     tier("run -p hello").fails(&["FATHOM_TIER=nonsense"]);
