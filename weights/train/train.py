@@ -281,7 +281,7 @@ class Trainer:
             loss = (per / size.sqrt()).mean()  # between the mean over tokens and the mean over answers
             eye, _, _ = self.detector(rows, j.cells)
             helpers = self.helpers(seen, j)
-            self.update(loss + 0.2 * (1 - p) * eye + min(1, 2 - 2 * p) * sum(HELP[k] * v for k, v in helpers.items()), lr)
+            self.update(loss + 0.2 * (1 - p) * eye + min(1, 4 - 4 * p) * sum(HELP[k] * v for k, v in helpers.items()), lr)
             with torch.no_grad():
                 for layer in self.model.layers:
                     layer.ffn.balance(0.005 * lr / a.lr)
