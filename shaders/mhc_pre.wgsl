@@ -17,7 +17,7 @@
 
 // Wide: a decode step has one row, and thus one workgroup, with N * cols elements to read.
 override WG: u32 = 256u;
-// Streams. A constant, so that the coefficients live in registers.
+// Streams. A constant, so that `pre` lives in registers.
 override N: u32 = 4u;
 //#include reduce
 
@@ -43,58 +43,38 @@ fn sigmoid(v: f32) -> f32 {
     return 1.0 / (1.0 + exp(-max(v, -80.0)));
 }
 
-alias Square = array<array<f32, N>, N>;
+// C while it is being made.
+var<workgroup> square: array<f32, N * N>;
 
-fn divide_columns(square: Square) -> Square {
-    var c = square;
+// Divides N elements of C, `stride` apart, by their sum.
+fn divide(first: u32, stride: u32) {
+    var sum = params.hc_eps;
+    for (var k = 0u; k < N; k++) {
+        sum += square[first + k * stride];
+    }
+    for (var k = 0u; k < N; k++) {
+        square[first + k * stride] /= sum;
+    }
+}
+
+// Puts softmax(logits) + hc_eps in a row of C. m[k] is the k-th mixing product of the matrix row.
+fn softmax_row(line: u32, m: u32, unit: f32) {
+    var top = -3.0e38;
     for (var j = 0u; j < N; j++) {
-        var sum = params.hc_eps;
-        for (var i = 0u; i < N; i++) {
-            sum += c[i][j];
-        }
-        for (var i = 0u; i < N; i++) {
-            c[i][j] /= sum;
-        }
+        let k = (2u + line) * N + j;
+        let logit = mix[m + k] * unit * scale[2] + base[k];
+        square[line * N + j] = logit;
+        top = max(top, logit);
     }
-    return c;
-}
-
-fn divide_rows(square: Square) -> Square {
-    var c = square;
-    for (var i = 0u; i < N; i++) {
-        var sum = params.hc_eps;
-        for (var j = 0u; j < N; j++) {
-            sum += c[i][j];
-        }
-        for (var j = 0u; j < N; j++) {
-            c[i][j] /= sum;
-        }
+    var sum = 0.0;
+    for (var j = 0u; j < N; j++) {
+        let v = exp(square[line * N + j] - top);
+        square[line * N + j] = v;
+        sum += v;
     }
-    return c;
-}
-
-// Softmax over each row, then columns and rows by turns, ending on columns.
-fn sinkhorn(logits: Square) -> Square {
-    var c = logits;
-    for (var i = 0u; i < N; i++) {
-        var top = c[i][0];
-        for (var j = 1u; j < N; j++) {
-            top = max(top, c[i][j]);
-        }
-        var sum = 0.0;
-        for (var j = 0u; j < N; j++) {
-            c[i][j] = exp(c[i][j] - top);
-            sum += c[i][j];
-        }
-        for (var j = 0u; j < N; j++) {
-            c[i][j] = c[i][j] / sum + params.hc_eps;
-        }
+    for (var j = 0u; j < N; j++) {
+        square[line * N + j] = square[line * N + j] / sum + params.hc_eps;
     }
-    c = divide_columns(c);
-    for (var k = 1u; k < params.iters; k++) {
-        c = divide_columns(divide_rows(c));
-    }
-    return c;
 }
 
 @compute @workgroup_size(WG)
@@ -112,28 +92,30 @@ fn main(ids: Ids) {
     }
     let unit = inverseSqrt(reduce_sum(ids, sum) / f32(N * cols) + params.eps);
 
-    // m[k] is the k-th of the row's mixing products.
     let m = row * (2u + N) * N;
     var pre: array<f32, N>;
     for (var i = 0u; i < N; i++) {
         pre[i] = sigmoid(mix[m + i] * unit * scale[0] + base[i]) + params.hc_eps;
     }
-    // The rest is small and serial: the first lane does it while the others go on.
-    if ids.lane == 0u {
-        let to = row * (N + N * N);
-        var logits: Square;
-        for (var i = 0u; i < N; i++) {
-            coef[to + i] = 2.0 * sigmoid(mix[m + N + i] * unit * scale[1] + base[N + i]);
-            for (var j = 0u; j < N; j++) {
-                let k = 2u * N + N * i + j;
-                logits[i][j] = mix[m + k] * unit * scale[2] + base[k];
-            }
+
+    // Sinkhorn: columns and rows by turns, ending on columns, a lane a row or column.
+    let worker = ids.lane < N;
+    if worker {
+        softmax_row(ids.lane, m, unit);
+    }
+    for (var half = 1u; half < 2u * params.iters; half++) {
+        let columns = half % 2u == 1u;
+        workgroupBarrier();
+        if worker {
+            divide(select(ids.lane * N, ids.lane, columns), select(1u, N, columns));
         }
-        let square = sinkhorn(logits);
+    }
+    if worker {
+        // A lane writes its own column, which no other lane has touched since.
+        let to = row * (N + N * N) + ids.lane;
+        coef[to] = 2.0 * sigmoid(mix[m + N + ids.lane] * unit * scale[1] + base[N + ids.lane]);
         for (var i = 0u; i < N; i++) {
-            for (var j = 0u; j < N; j++) {
-                coef[to + N + N * i + j] = square[i][j];
-            }
+            coef[to + N + N * i] = square[i * N + ids.lane];
         }
     }
 

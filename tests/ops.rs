@@ -5,7 +5,13 @@ mod attention;
 mod common;
 #[path = "ops/matmul.rs"]
 mod matmul;
+#[path = "ops/moe.rs"]
+mod moe;
 #[path = "ops/norms.rs"]
 mod norms;
+#[path = "ops/sampling.rs"]
+mod sampling;
 #[path = "ops/streams.rs"]
 mod streams;
+#[path = "ops/vision.rs"]
+mod vision;

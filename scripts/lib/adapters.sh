@@ -231,7 +231,11 @@ adapter_env() {
   # Loaders before 1.3.207 know only the second name.
   printf '%s\n' "VK_DRIVER_FILES=$icd" "VK_ICD_FILENAMES=$icd"
   case $1 in
-    lavapipe* | core) printf 'LP_NATIVE_VECTOR_WIDTH=%s\n' "$(_lavapipe_bits "$1")" ;;
+    lavapipe* | core)
+      # Mesa keys its cache of compiled shaders by everything but the width.
+      printf 'LP_NATIVE_VECTOR_WIDTH=%s\n' "$(_lavapipe_bits "$1")"
+      printf 'MESA_SHADER_CACHE_DIR=%s\n' "$FATHOM_TEST_CACHE/mesa-$(_lavapipe_bits "$1")"
+      ;;
   esac
   if [ "$1" = core ]; then echo FATHOM_TIER=core; fi
 }

@@ -7,8 +7,7 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use crate::formats::Checkpoint;
-use crate::runtime::{self, Engine, EngineOptions};
+use crate::runtime::{self, Engine, EngineOptions, Model};
 use crate::{Error, Result};
 
 /// What to run on.
@@ -59,10 +58,10 @@ impl DeviceArgs {
 ///
 /// # Errors
 /// If the folder holds no usable model.
-pub fn open(model: Option<&PathBuf>) -> Result<Checkpoint> {
+pub fn open(model: Option<&PathBuf>) -> Result<Model> {
     match model {
-        Some(folder) => Checkpoint::open(folder),
-        None => Err(Error::Request("no model was named".into())),
+        Some(folder) => Model::open(folder),
+        None => Model::builtin(),
     }
 }
 
@@ -70,9 +69,10 @@ pub fn open(model: Option<&PathBuf>) -> Result<Checkpoint> {
 ///
 /// # Errors
 /// As [`Engine::load`].
-pub fn load(checkpoint: &Checkpoint, options: &EngineOptions) -> Result<Engine> {
-    let bar = bar("loading", "{bytes}/{total_bytes}");
-    let engine = Engine::load(checkpoint, options, &mut |_, done, total| {
+pub fn load(model: &Model, options: &EngineOptions) -> Result<Engine> {
+    let bar = bar("loading", "{msg} {bytes}/{total_bytes}");
+    let engine = Engine::load(&model.checkpoint, options, &mut |what, done, total| {
+        bar.set_message(what.to_owned());
         bar.set_length(total);
         bar.set_position(done);
     });
@@ -111,6 +111,12 @@ pub fn print_json(value: &impl Serialize) -> Result<()> {
 /// If standard output is closed.
 pub fn print_line(text: &str) -> Result<()> {
     writeln!(std::io::stdout(), "{text}").map_err(|e| Error::io("standard output", e))
+}
+
+/// Writes on standard error. Nobody is left to be told if that is closed.
+pub fn tell(text: impl std::fmt::Display) {
+    let mut err = anstream::stderr();
+    let _ = write!(err, "{text}").and_then(|()| err.flush());
 }
 
 /// `1536` -> `1.5 KiB`.

@@ -12,7 +12,7 @@ use crate::formats::{LayerKind, V4Config, Weights};
 use crate::graph::{Graph, Home, StepSize, plan};
 use crate::models::ModelWeights;
 use crate::models::deepseek_v4::{Capacity, text_graph};
-use crate::models::deepseek_v4_vision::vision_graph;
+use crate::models::deepseek_v4_vision::{largest, vision_graph};
 use crate::{Error, Result};
 
 /// Tells a model's architecture, sizes and formats, and the memory it needs
@@ -75,8 +75,9 @@ struct Memory {
 
 /// Runs the subcommand.
 pub fn run(args: &Args) -> Outcome {
-    let checkpoint = common::open(args.model.as_ref())?;
-    let config = V4Config::from_checkpoint(&checkpoint)?;
+    let model = common::open(args.model.as_ref())?;
+    let checkpoint = &model.checkpoint;
+    let config = V4Config::from_checkpoint(checkpoint)?;
     let count = |f: fn(&LayerKind) -> bool| config.layers.iter().filter(|k| f(k)).count();
     let context = args.context.map_or(config.max_context.min(8192), |c| c as usize);
     if context > config.max_context {
@@ -85,12 +86,12 @@ pub fn run(args: &Args) -> Outcome {
             config.max_context
         )));
     }
-    let memory = memory(&config, Weights::new(&checkpoint), context, args.chunk as usize);
+    let memory = memory(&config, Weights::new(checkpoint), context, args.chunk as usize);
     let parameters = checkpoint.parameters();
     let report = Report {
         architecture: "DeepseekV4ForCausalLM",
         parameters,
-        active_parameters: parameters - idle_parameters(&config),
+        active_parameters: parameters.saturating_sub(idle_parameters(&config)),
         layers: config.layers.len(),
         window_layers: count(|k| matches!(k, LayerKind::Window)),
         csa_layers: count(|k| matches!(k, LayerKind::Csa { .. })),
@@ -124,22 +125,19 @@ pub fn run(args: &Args) -> Outcome {
 
 /// Parameters of the routed experts that a token does not use.
 fn idle_parameters(c: &V4Config) -> u64 {
-    let each = 3 * c.hidden as u64 * c.moe_inter as u64;
-    each * (c.experts - c.experts_per_token) as u64 * c.layers.len() as u64
+    // Saturating: the config's numbers need not be those of the tensors.
+    let factors = [c.hidden, c.moe_inter, c.experts - c.experts_per_token, c.layers.len()];
+    factors.iter().fold(3, |n: u64, &factor| n.saturating_mul(factor as u64))
 }
 
 fn memory(c: &V4Config, files: Weights<'_>, context: usize, chunk: usize) -> Result<Memory> {
     let mut weights = ModelWeights::new(files);
-    let picture = c.vision.as_ref().map_or(0, |v| v.max_tokens + 3);
-    let chunk = chunk.min(context).max(picture);
-    let capacity = Capacity { slots: 1, context, chunk };
-    let max = StepSize { rows: chunk, outs: 1 };
-    let text = text_graph(c, &mut weights, capacity, max)?.graph;
-    let mut graphs = vec![text];
+    let capacity = Capacity::new(c, context, chunk);
+    let chunk = capacity.chunk;
+    let most = StepSize { rows: chunk, outs: 1 };
+    let mut graphs = vec![text_graph(c, &mut weights, capacity, most)?.0];
     if let Some(v) = &c.vision {
-        let patches = v.max_tokens * v.downsample * v.downsample;
-        let max = StepSize { rows: patches, outs: v.max_tokens };
-        graphs.push(vision_graph(c, v, &mut weights, max)?.graph);
+        graphs.push(vision_graph(c, v, &mut weights, largest(v))?.0);
     }
     let of = |home: Home| -> u64 {
         let all = graphs.iter().flat_map(Graph::tensors).filter(|t| t.home == home);

@@ -1,7 +1,7 @@
 //! `fathom logits`: how outsiders check the engine.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use safetensors::tensor::{Dtype, TensorView};
@@ -47,7 +47,8 @@ pub fn run(args: &Args) -> Outcome {
     let text = std::fs::read_to_string(&args.tokens).map_err(|e| Error::io(&args.tokens, e))?;
     let ids: Vec<u32> = serde_json::from_str(&text)
         .map_err(|e| Error::file(&args.tokens, format!("is not a JSON list of token ids: {e}")))?;
-    let checkpoint = common::open(args.model.as_ref())?;
+    check_out(&args.out)?;
+    let model = common::open(args.model.as_ref())?;
     let chunk = args.chunk as usize;
     let options = EngineOptions {
         context: Some(ids.len().max(1)),
@@ -55,7 +56,7 @@ pub fn run(args: &Args) -> Outcome {
         outs: usize::MAX,
         ..args.device.options()
     };
-    let mut engine = common::load(&checkpoint, &options)?;
+    let mut engine = common::load(&model, &options)?;
     let vocab = engine.config.vocab;
 
     let mut pictures = vec![];
@@ -69,7 +70,11 @@ pub fn run(args: &Args) -> Outcome {
     let prompt = Prompt::from_ids(&ids, &engine.config, pictures)?;
     let bar = bar("prefill", "{pos}/{len} tokens");
     bar.set_length(ids.len() as u64);
-    let mut logits: Vec<f32> = Vec::with_capacity(ids.len() * vocab);
+    let mut logits: Vec<f32> = vec![];
+    logits.try_reserve_exact(ids.len() * vocab).map_err(|_| {
+        let tokens = ids.len();
+        Error::Request(format!("no memory for the logits of {tokens} tokens over {vocab} ids"))
+    })?;
     Session::new(&mut engine).logits(prompt, chunk, &mut |rows| {
         logits.extend_from_slice(rows);
         bar.inc((rows.len() / vocab) as u64);
@@ -80,7 +85,20 @@ pub fn run(args: &Args) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-fn write(path: &PathBuf, logits: &[f32], shape: [usize; 2]) -> Result<()> {
+/// Finds out what is sure to fail before anything is computed.
+fn check_out(path: &Path) -> Result<()> {
+    if path.is_dir() {
+        return Err(Error::file(path, "is a folder"));
+    }
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => {
+            Err(Error::file(path, format!("there is no folder {}", folder.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn write(path: &Path, logits: &[f32], shape: [usize; 2]) -> Result<()> {
     let bytes: Vec<u8> = logits.iter().flat_map(|v| v.to_le_bytes()).collect();
     let failed = |e: safetensors::SafeTensorError| Error::file(path, e.to_string());
     let view = TensorView::new(Dtype::F32, shape.to_vec(), &bytes).map_err(failed)?;

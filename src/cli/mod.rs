@@ -2,14 +2,18 @@
 
 mod common;
 mod devices;
+mod eval;
 mod inspect;
 mod logits;
+mod run;
+mod verify;
 
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::Result;
+use crate::{Error, Result};
 
 /// A local inference engine for DeepSeek's multimodal mixture-of-experts models, on any GPU.
 #[derive(Debug, Parser)]
@@ -21,9 +25,12 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Run(run::Args),
     Devices(devices::Args),
     Inspect(inspect::Args),
+    Verify(verify::Args),
     Logits(logits::Args),
+    Eval(eval::Args),
 }
 
 /// Runs the command line; errors are one line on standard error and exit status 1.
@@ -32,18 +39,30 @@ pub fn main() -> ExitCode {
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("error"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let done = match Cli::parse().command {
+        Command::Run(args) => run::run(&args),
+        Command::Verify(args) => verify::run(&args),
+        Command::Eval(args) => eval::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Logits(args) => logits::run(&args),
     };
     match done {
         Ok(code) => code,
+        // Whoever closed the pipe wants to read no more.
+        Err(Error::Io { source, .. }) if source.kind() == ErrorKind::BrokenPipe => {
+            ExitCode::FAILURE
+        }
         Err(e) => {
-            let message = e.to_string();
-            anstream::eprintln!("{}", message.trim().replace('\n', " "));
+            common::tell(format!("{}\n", one_line(&e)));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error's text without line breaks and whatever else would upset a terminal: it may quote a
+/// file.
+fn one_line(e: &Error) -> String {
+    e.to_string().trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// What a subcommand gives back: its exit status, or an error to print.

@@ -120,7 +120,7 @@ impl Task {
 /// [`Task::EasyVqa`] can't be generated and yields none: see [`easy_vqa::load`].
 pub fn generate(task: Task, count: usize, seed: u64) -> Vec<Example> {
     let mut rng = Draw::new(seed ^ ((task as u64 + 1) << 40));
-    let mut made = Vec::with_capacity(count);
+    let mut made = vec![];
     while made.len() < count {
         let example = match task {
             Task::EasyVqa => return made,

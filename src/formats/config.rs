@@ -204,7 +204,7 @@ impl V4Config {
             let what = format!("does not divide the {} attention heads", self.heads);
             return Err(f.error("o_groups", what));
         }
-        if self.rope_dim % 2 != 0 || self.rope_dim > self.head_dim {
+        if !self.rope_dim.is_multiple_of(2) || self.rope_dim > self.head_dim {
             let what = format!(
                 "heads of {} with {} rotated: expected an even number no larger than the head",
                 self.head_dim, self.rope_dim
@@ -458,6 +458,16 @@ fn vision(f: &Fields<'_>) -> Result<Option<VisionConfig>> {
         min_pixels: f.count(&["vision_min_pixels"])?.unwrap_or(384 * 384),
         max_wh_ratio: f.count(&["vision_max_wh_ratio"])?.filter(|&ratio| ratio > 0),
     };
+    // Sizes of pictures are multiplied with each other, so each has a bound of its own.
+    for (name, value, most) in [
+        ("vision_patch_size", vision.patch, 1024),
+        ("vision_downsample_ratio", vision.downsample, 64),
+        ("vision_max_n_token", vision.max_tokens, 1 << 20),
+    ] {
+        if value > most {
+            return Err(f.error(name, format!("expected at most {most}")));
+        }
+    }
     // Rotation splits a head into rows and columns, and each into pairs.
     if !vision.dim.is_multiple_of(4 * vision.heads) {
         let what = format!("does not divide `vision_dim` {} into multiples of 4", vision.dim);

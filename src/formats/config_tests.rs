@@ -1,5 +1,6 @@
 //! Tests of `config.rs`.
 
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
@@ -200,5 +201,42 @@ fn faults_name_field_and_value() {
     ] {
         let text = fault(&with(key, value));
         assert!(text.starts_with("config.json: ") && text.contains(what), "{text}");
+    }
+}
+
+/// A value such as a broken or foreign config might have anywhere.
+fn any_value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        (-2i64..9).prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        "[a-z]{0,9}|yarn|default".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(2, 8, 4, |inner| {
+        let key = "main|compress|rope_type|factor|type|original_max_position_embeddings";
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::hash_map(key, inner, 0..4)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn no_value_of_any_field_panics(
+        pick in any::<prop::sample::Index>(),
+        value in any_value(),
+        rope in any_value(),
+    ) {
+        let mut config = vision_exp();
+        config["rope_parameters"] = rope;
+        let keys: Vec<String> = config.as_object().unwrap().keys().cloned().collect();
+        config[pick.get(&keys).as_str()] = value;
+        if let Err(e) = read(&config) {
+            prop_assert!(e.to_string().starts_with("config.json: "), "{}", e);
+        }
     }
 }

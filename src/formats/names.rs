@@ -246,7 +246,7 @@ fn apply(view: TensorView<'_>, pick: Pick) -> Result<TensorView<'_>> {
                 Part::Gate => (0, "gate"),
                 Part::Up => (rows / 2, "up"),
             };
-            if rows % 2 != 0 {
+            if !rows.is_multiple_of(2) {
                 return Err(view.error(format_args!("{rows} rows do not halve into gate and up")));
             }
             whole.rows(start, rows / 2, format!("{} ({part})", whole.name))

@@ -175,6 +175,7 @@ fn explain_entries(header: &Map<String, Value>, data_len: usize) -> Option<Strin
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn file(header: &str, data: usize) -> &'static [u8] {
         let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
@@ -227,5 +228,26 @@ mod tests {
         assert_eq!(fault(file(two, 6)), "w: tensor `b` overlaps tensor `a`");
         let gap = r#"{"a":{"dtype":"U8","shape":[4],"data_offsets":[2,6]}}"#;
         assert_eq!(fault(file(gap, 6)), "w: unused bytes between the header and tensor `a`");
+    }
+
+    proptest! {
+        /// Whatever a damaged file says, it is refused in words or its tensors can be viewed.
+        #[test]
+        fn damage_never_panics(changes in prop::collection::vec((0usize..150, any::<u8>()), 1..3)) {
+            let header = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},
+                "b":{"dtype":"U8","shape":[1,3],"data_offsets":[8,11]}}"#;
+            let mut bytes = file(header, 11).to_vec();
+            for (at, to) in changes {
+                let at = at % bytes.len();
+                bytes[at] = to;
+            }
+            match Shard::from_static("w", bytes.leak()) {
+                Ok((shard, entries)) => for (name, entry) in entries {
+                    let view = shard.view(&name, &entry);
+                    prop_assert_eq!(entry.dtype.byte_len(view.elements()), Some(view.bytes.len()));
+                },
+                Err(e) => prop_assert!(e.to_string().len() > 5),
+            }
+        }
     }
 }

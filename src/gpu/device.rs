@@ -140,7 +140,7 @@ fn rank(adapter: &wgpu::Adapter) -> u8 {
 
 fn ranked() -> Vec<wgpu::Adapter> {
     let mut found = pollster::block_on(instance().enumerate_adapters(wgpu::Backends::PRIMARY));
-    found.retain(|a| a.features().contains(wgpu::Features::empty()) && meets_core(a));
+    found.retain(meets_core);
     found.sort_by_key(rank);
     found
 }
@@ -245,6 +245,12 @@ impl Gpu {
         Ok(Self { device, queue, checked, limits, report, reason, failure })
     }
 
+    /// What is underneath, for work that is no graph's: a benchmark's own kernels. Errors of it are
+    /// told by [`Gpu::check`] too.
+    pub fn wgpu(&self) -> (&wgpu::Device, &wgpu::Queue) {
+        (&self.device, &self.queue)
+    }
+
     /// What the driver has complained of since the last call, as an error.
     ///
     /// # Errors
@@ -279,7 +285,7 @@ impl Gpu {
         }
         // SAFETY: only Fathom's own shaders come here. They bound every index by sizes from their
         // Params, which are those of the bound buffers, and every loop by such a size; the op tests
-        // run the same shaders in checked form. Integer division stays guarded by the source.
+        // run the same shaders in checked form. Divisors are sizes too, and never zero.
         unsafe {
             self.device.create_shader_module_trusted(desc, wgpu::ShaderRuntimeChecks::unchecked())
         }

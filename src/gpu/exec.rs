@@ -71,7 +71,7 @@ impl GpuGraph {
     /// If the device runs out of memory or the driver refuses a shader.
     pub fn new(gpu: &Gpu, graph: Arc<Graph>, store: &mut GpuStore) -> Result<Self> {
         let plan = plan(&graph);
-        store.grow_scratch(gpu, &plan.sizes);
+        store.grow_scratch(gpu, &plan.sizes)?;
         let mut buffers = HashMap::new();
         for id in graph.ids() {
             let t = graph.tensor(id);
@@ -80,7 +80,7 @@ impl GpuGraph {
                 Home::State => store.states.get(&t.name).map(|b| vec![b.clone()]),
                 Home::Scratch => plan.buffer(id).map(|b| vec![store.scratch[b].clone()]),
                 Home::Input | Home::Output => {
-                    Some(vec![storage(gpu, &t.name, t.bytes(t.rows.at(graph.max)))])
+                    Some(vec![storage(gpu, &t.name, t.bytes(t.rows.at(graph.max)))?])
                 }
             };
             if let Some(made) = made {
@@ -146,16 +146,24 @@ impl GpuGraph {
 
     /// Encodes and submits a range of nodes.
     pub fn submit(&self, step: StepSize, nodes: std::ops::Range<usize>) {
+        self.repeat(step, nodes, 1);
+    }
+
+    /// Encodes a range of nodes `times` times over and submits once, so that a benchmark's share of
+    /// the cost of submission is small.
+    pub fn repeat(&self, step: StepSize, nodes: std::ops::Range<usize>, times: u32) {
         let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
         let mut pass = encoder.begin_compute_pass(&Default::default());
-        for call in self.calls.iter().filter(|c| nodes.contains(&c.node)) {
-            let [x, y, z] = (call.grid)(step);
-            if x * y * z == 0 {
-                continue;
+        for _ in 0..times {
+            for call in self.calls.iter().filter(|c| nodes.contains(&c.node)) {
+                let [x, y, z] = (call.grid)(step);
+                if [x, y, z].contains(&0) {
+                    continue;
+                }
+                pass.set_pipeline(&call.pipeline);
+                pass.set_bind_group(0, &call.group, &[]);
+                pass.dispatch_workgroups(x, y, z);
             }
-            pass.set_pipeline(&call.pipeline);
-            pass.set_bind_group(0, &call.group, &[]);
-            pass.dispatch_workgroups(x, y, z);
         }
         drop(pass);
         self.gpu.queue.submit([encoder.finish()]);

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use super::Gpu;
-use crate::Result;
 use crate::graph::{Graph, Home, Tensor};
+use crate::{Error, Result};
 
 /// Where weights come from: the files of a model, or a test's random numbers.
 pub trait WeightSource {
@@ -49,7 +49,7 @@ impl GpuStore {
                 Home::Weight if !self.weights.contains_key(&t.name) => {
                     let mut parts = vec![];
                     for rows in gpu.limits.parts(graph, id) {
-                        let buffer = storage(gpu, &t.name, t.bytes(rows.len()));
+                        let buffer = storage(gpu, &t.name, t.bytes(rows.len()))?;
                         gpu.check()?;
                         upload(gpu, &buffer, t, rows, source, &mut |n| {
                             done += n;
@@ -60,7 +60,7 @@ impl GpuStore {
                     self.weights.insert(t.name.clone(), parts);
                 }
                 Home::State if !self.states.contains_key(&t.name) => {
-                    let buffer = storage(gpu, &t.name, t.bytes(t.rows.fixed));
+                    let buffer = storage(gpu, &t.name, t.bytes(t.rows.fixed))?;
                     self.states.insert(t.name.clone(), buffer);
                 }
                 _ => {}
@@ -70,14 +70,15 @@ impl GpuStore {
     }
 
     /// Makes sure that there are scratch buffers of at least these sizes.
-    pub(super) fn grow_scratch(&mut self, gpu: &Gpu, sizes: &[usize]) {
+    pub(super) fn grow_scratch(&mut self, gpu: &Gpu, sizes: &[usize]) -> Result<()> {
         for (i, &size) in sizes.iter().enumerate() {
             match self.scratch.get(i) {
                 Some(b) if b.size() >= size as u64 => {}
-                Some(_) => self.scratch[i] = storage(gpu, "scratch", size),
-                None => self.scratch.push(storage(gpu, "scratch", size)),
+                Some(_) => self.scratch[i] = storage(gpu, "scratch", size)?,
+                None => self.scratch.push(storage(gpu, "scratch", size)?),
             }
         }
+        Ok(())
     }
 
     /// Bytes of weights, state and scratch in GPU memory.
@@ -88,16 +89,31 @@ impl GpuStore {
     }
 }
 
-/// A storage buffer; wgpu zeroes it. Never empty, since WebGPU forbids empty bindings.
-pub(super) fn storage(gpu: &Gpu, label: &str, bytes: usize) -> wgpu::Buffer {
-    gpu.device.create_buffer(&wgpu::BufferDescriptor {
+/// A storage buffer that is bound whole; wgpu zeroes it. Never empty, since WebGPU forbids empty
+/// bindings.
+///
+/// # Errors
+/// If it is larger than the device can bind. That it has no memory left, it says later.
+pub(super) fn storage(gpu: &Gpu, label: &str, bytes: usize) -> Result<wgpu::Buffer> {
+    let size = bytes.max(16) as u64;
+    let most = gpu.limits.max_binding_bytes.min(gpu.device.limits().max_buffer_size);
+    if size > most {
+        return Err(Error::Gpu(format!(
+            "{}: `{label}` takes {} MiB, more than the {} MiB of a buffer; a smaller --context \
+             takes less",
+            gpu.report.name,
+            size >> 20,
+            most >> 20
+        )));
+    }
+    Ok(gpu.device.create_buffer(&wgpu::BufferDescriptor {
         label: Some(label),
-        size: bytes.max(16) as u64,
+        size,
         usage: wgpu::BufferUsages::STORAGE
             | wgpu::BufferUsages::COPY_DST
             | wgpu::BufferUsages::COPY_SRC,
         mapped_at_creation: false,
-    })
+    }))
 }
 
 fn upload(

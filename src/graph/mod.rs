@@ -2,7 +2,7 @@
 //!
 //! A [`Graph`] is built once per model and phase by a file in [`crate::models`]. It knows names,
 //! shapes and lifetimes, and nothing of wgpu or of any model. Two executors run it: the GPU
-//! ([`crate::gpu::GpuGraph`]) and the plain reference loops ([`reference`]).
+//! ([`crate::gpu::GpuGraph`]) and the plain reference loops ([`mod@reference`]).
 //!
 //! Every tensor is a matrix of `rows x cols`, row-major. The number of rows may depend on how many
 //! token rows and output rows a step has ([`Extent`]), so that one graph serves a prefill chunk of
@@ -130,11 +130,7 @@ impl Tensor {
     /// Elements between the starts of two rows in GPU memory. Weight matrices are padded to a
     /// multiple of 8, so that a kernel may load 16 bytes at a time; everything else is dense.
     pub fn stride(&self) -> usize {
-        if self.home == Home::Weight {
-            self.cols.next_multiple_of(8)
-        } else {
-            self.cols
-        }
+        if self.home == Home::Weight { self.cols.next_multiple_of(8) } else { self.cols }
     }
 
     /// Bytes in GPU memory when it has `rows` rows, rounded up to whole words.

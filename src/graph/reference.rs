@@ -7,6 +7,7 @@ use std::cell::{Ref, RefCell, RefMut};
 use std::collections::HashMap;
 
 use super::{Elem, Graph, Home, StepSize, TensorId};
+use crate::{Error, Result};
 
 /// A tensor's elements in host memory.
 #[derive(Clone, Debug, PartialEq)]
@@ -83,13 +84,25 @@ impl Store {
     }
 
     /// Makes zeroed state for every state tensor of `graph` that is not there yet.
-    pub fn add_states(&mut self, graph: &Graph) {
+    ///
+    /// # Errors
+    /// If there is no memory for it.
+    pub fn add_states(&mut self, graph: &Graph) -> Result<()> {
         for t in graph.tensors().iter().filter(|t| t.home == Home::State) {
+            if self.states.contains_key(&t.name) {
+                continue;
+            }
+            // Asked for once where a refusal is no abort, then given back for zeroed memory, which
+            // costs nothing before it is touched.
             let len = t.rows.fixed * t.cols;
-            self.states
-                .entry(t.name.clone())
-                .or_insert_with(|| RefCell::new(Data::zeros(t.elem, len)));
+            Vec::<f32>::new().try_reserve_exact(len).map_err(|_| {
+                let mib = t.bytes(t.rows.fixed) >> 20;
+                let what = format!("no memory for the {mib} MiB of `{}`", t.name);
+                Error::Request(format!("{what}; a smaller --context takes less"))
+            })?;
+            self.states.insert(t.name.clone(), RefCell::new(Data::zeros(t.elem, len)));
         }
+        Ok(())
     }
 }
 

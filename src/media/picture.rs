@@ -32,6 +32,10 @@ const BARS: Rgb<u8> = Rgb([127, 127, 127]);
 /// cut short, or is larger than [`MAX_PIXELS`] or a gigabyte of pixels.
 pub fn read(path: impl AsRef<Path>) -> Result<RgbImage> {
     let path = path.as_ref();
+    finish(reader(path)?, path)
+}
+
+fn reader(path: &Path) -> Result<ImageReader<BufReader<File>>> {
     let file = File::open(path).map_err(|e| Error::io(path, e))?;
     if file.metadata().is_ok_and(|meta| meta.is_dir()) {
         return Err(Error::media(path, "is a folder, not a picture"));
@@ -41,7 +45,17 @@ pub fn read(path: impl AsRef<Path>) -> Result<RgbImage> {
     if let Ok(format) = image::ImageFormat::from_path(path) {
         reader.set_format(format);
     }
-    finish(reader, path)
+    Ok(reader)
+}
+
+/// Width and height in pixels, upright, of the picture at `path`, from its header alone.
+pub(super) fn size(path: &Path, most_pixels: u64) -> Result<(u32, u32)> {
+    use image::metadata::Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
+    let mut decoder = decoder(reader(path)?, path, most_pixels)?;
+    let (width, height) = decoder.dimensions();
+    let turned = [Rotate90, Rotate270, Rotate90FlipH, Rotate270FlipH];
+    let is_turned = decoder.orientation().is_ok_and(|turn| turned.contains(&turn));
+    Ok(if is_turned { (height, width) } else { (width, height) })
 }
 
 /// Decodes a picture held in memory, as [`read`] does. `name` stands for it in errors.
@@ -53,31 +67,39 @@ pub fn decode(bytes: &[u8], name: impl AsRef<Path>) -> Result<RgbImage> {
 }
 
 fn finish<R: BufRead + Seek>(reader: ImageReader<R>, path: &Path) -> Result<RgbImage> {
-    let bad = |e: ImageError| Error::media(path, describe(&e));
-    let mut reader = reader.with_guessed_format().map_err(|e| Error::io(path, e))?;
-    if reader.format().is_none() {
-        return Err(Error::media(
-            path,
-            "is not a picture of a known format (BMP, GIF, ICO, JPEG, PNG, PNM, QOI, TGA, TIFF, WebP)",
-        ));
-    }
-    let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(MAX_BYTES);
-    reader.limits(limits);
-    let mut decoder = reader.into_decoder().map_err(bad)?;
-    let (width, height) = decoder.dimensions();
-    check_size(path, width, height, MAX_PIXELS)?;
-    if decoder.total_bytes() > MAX_BYTES {
-        let what = format!("{width}x{height} pixels take {} MB", decoder.total_bytes() >> 20);
-        return Err(Error::media(path, format!("{what}; at most {} MB", MAX_BYTES >> 20)));
-    }
+    let mut decoder = decoder(reader, path, MAX_PIXELS)?;
     // Damaged EXIF data does not make the pixels unreadable.
     let orientation = decoder.orientation();
-    let mut picture = DynamicImage::from_decoder(decoder).map_err(bad)?;
+    let mut picture =
+        DynamicImage::from_decoder(decoder).map_err(|e| Error::media(path, describe(&e)))?;
     if let Ok(orientation) = orientation {
         picture.apply_orientation(orientation);
     }
     Ok(to_rgb8(picture))
+}
+
+/// A decoder that has read the header and found the picture's size acceptable.
+fn decoder<'a, R: BufRead + Seek + 'a>(
+    reader: ImageReader<R>,
+    path: &Path,
+    most_pixels: u64,
+) -> Result<impl ImageDecoder + use<'a, R>> {
+    let mut reader = reader.with_guessed_format().map_err(|e| Error::io(path, e))?;
+    if reader.format().is_none() {
+        let formats = "BMP, GIF, ICO, JPEG, PNG, PNM, QOI, TGA, TIFF, WebP";
+        return Err(Error::media(path, format!("is not a picture of a known format ({formats})")));
+    }
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(MAX_BYTES);
+    reader.limits(limits);
+    let decoder = reader.into_decoder().map_err(|e| Error::media(path, describe(&e)))?;
+    let (width, height) = decoder.dimensions();
+    check_size(path, width, height, most_pixels)?;
+    if decoder.total_bytes() > MAX_BYTES {
+        let what = format!("{width}x{height} pixels take {} MB", decoder.total_bytes() >> 20);
+        return Err(Error::media(path, format!("{what}; at most {} MB", MAX_BYTES >> 20)));
+    }
+    Ok(decoder)
 }
 
 /// Refuses an empty picture and one of more than `most` pixels.

@@ -1,13 +1,12 @@
 //! Bicubic resizing whose bytes equal Pillow's.
 //!
 //! The reference pipelines resize with Pillow, so its arithmetic is part of the model's input:
-//! filter weights in `f64`, rounded to 22-bit fixed point; a horizontal pass, then a vertical one,
-//! each rounded and clamped to bytes. A pass that would not change a side is skipped.
+//! filter weights in `f64`, rounded to 22-bit fixed point; a horizontal and a vertical pass, each
+//! rounded and clamped to bytes. A pass that would not change a side is skipped.
 //!
-//! Which pass comes first changes a byte by a level here and there. Rows first is what Pillow did
-//! for every shape up to version 11. Version 12 does columns first for a picture over 100 times as
-//! tall as wide whose height shrinks, version 13 (newer than the models) wherever the height loses
-//! more than twice the pixels that the width loses.
+//! Which pass comes first changes a byte by a level here and there. It is as in Pillow 13: the
+//! vertical one where the height loses more than twice the pixels that the width loses, else the
+//! horizontal one. (Version 11 always began with the horizontal one, version 12 nearly always.)
 
 use image::RgbImage;
 use rayon::prelude::*;
@@ -77,14 +76,17 @@ pub fn resize(src: &RgbImage, width: u32, height: u32) -> RgbImage {
     if src_w == 0 || src_h == 0 || width == 0 || height == 0 {
         return RgbImage::new(width, height);
     }
-    let wide;
-    let src = if src_w == width {
-        src
-    } else {
-        wide = horizontal(src, width);
-        &wide
+    let across = |src: &RgbImage| {
+        if src.width() == width { src.clone() } else { horizontal(src, width) }
     };
-    if src_h == height { src.clone() } else { vertical(src, height) }
+    let down = |src: &RgbImage| {
+        if src.height() == height { src.clone() } else { vertical(src, height) }
+    };
+    if src_h.saturating_sub(height) > 2 * src_w.saturating_sub(width) {
+        across(&down(src))
+    } else {
+        down(&across(src))
+    }
 }
 
 fn horizontal(src: &RgbImage, width: u32) -> RgbImage {

@@ -6,13 +6,13 @@
 //! entries: few and all visible (HCA) or many and picked by an indexer (CSA).
 
 use super::{ModelWeights, RopeTable, frequencies};
-use crate::Result;
 use crate::formats::{LayerKind, V4Config};
 use crate::graph::{Elem, Extent, Graph, StepSize, TensorId};
 use crate::ops::{
     self, Attention, Chosen, Compress, Compressed, EXPERT_TILE, EmbedVision, Extra, FEW_ROWS,
-    IndexScores, MhcHead, MhcPre, Route,
+    IndexScores, MOST_CHOICES, MOST_EXPERTS, MOST_STREAMS, MhcHead, MhcPre, Route,
 };
+use crate::{Error, Result};
 
 /// How much a graph must hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,11 +25,18 @@ pub struct Capacity {
     pub chunk: usize,
 }
 
-/// A graph of the language model and the tensors the runtime feeds and reads.
+impl Capacity {
+    /// For one sequence of `context` tokens and prefill steps of `chunk` rows, or more where a
+    /// picture needs more: its rows see each other, so they cannot be parted.
+    pub fn new(config: &V4Config, context: usize, chunk: usize) -> Self {
+        let picture = config.vision.as_ref().map_or(0, |v| v.max_tokens + 3);
+        Self { slots: 1, context, chunk: chunk.clamp(1, context).max(picture) }
+    }
+}
+
+/// The tensors of a [`text_graph`] that the runtime feeds and reads.
 #[derive(Debug)]
-pub struct TextGraph {
-    /// The graph.
-    pub graph: Graph,
+pub struct TextTensors {
     /// Input `[T, 8]`: a [`crate::runtime::Row`] each.
     pub rows: TensorId,
     /// Input `[O, 8]`: a [`crate::runtime::Out`] each.
@@ -47,18 +54,20 @@ pub struct TextGraph {
 /// Builds the graph for steps of up to `max` rows.
 ///
 /// # Errors
-/// If a weight is missing, of the wrong shape or in a format without kernels.
+/// If a weight is missing, of the wrong shape or in a format without kernels, or a dimension is
+/// larger than the kernels take.
 pub fn text_graph(
     config: &V4Config,
     weights: &mut ModelWeights<'_>,
     capacity: Capacity,
     max: StepSize,
-) -> Result<TextGraph> {
+) -> Result<(Graph, TextTensors)> {
     let phase = if max.rows > FEW_ROWS { "prefill" } else { "decode" };
     let mut g = Graph::new(format!("deepseek_v4 {phase}"), max);
     let rows = g.input("rows", Elem::U32, Extent::ROWS, 8);
     let outs = g.input("outs", Elem::U32, Extent::OUTS, 8);
     let c = config;
+    check(c)?;
 
     let vision = match &c.vision {
         Some(_) => Some(EmbedVision {
@@ -87,7 +96,26 @@ pub fn text_graph(
     let extra = Extra { output: Some("logits"), ..Extra::default() };
     let logits = ops::matmul_with(&mut b.g, x, head, extra);
     let tokens = ops::sample(&mut b.g, logits, outs);
-    Ok(TextGraph { graph: b.g, rows, outs, images, ropes: b.ropes, logits, tokens })
+    Ok((b.g, TextTensors { rows, outs, images, ropes: b.ropes, logits, tokens }))
+}
+
+/// Sinkhorn iterations above which a config is taken to be mistaken: a step would never end.
+const MOST_ITERATIONS: usize = 1000;
+
+/// Refuses dimensions that the kernels have no room for.
+fn check(c: &V4Config) -> Result<()> {
+    for (name, value, most) in [
+        ("hc_mult", c.hc_mult, MOST_STREAMS),
+        ("hc_sinkhorn_iters", c.hc_iters, MOST_ITERATIONS),
+        ("n_routed_experts", c.experts, MOST_EXPERTS),
+        ("num_experts_per_tok", c.experts_per_token, MOST_CHOICES),
+    ] {
+        if value > most {
+            let what = format!("`{name}` is {value}, Fathom's kernels take up to {most}");
+            return Err(Error::Config(what));
+        }
+    }
+    Ok(())
 }
 
 struct Builder<'a, 'w> {
@@ -179,7 +207,7 @@ impl Builder<'_, '_> {
         let kv = self.norm(kv, &format!("{p}.kv_norm.weight"))?;
         ops::head_rope(&mut self.g, kv, rope, 1, None, false);
         // Long enough that a whole chunk can be written before any of its rows looks back.
-        let cap = c.window + chunk;
+        let cap = c.window.min(self.capacity.context) + chunk;
         let ring = self.g.state(format!("{p}.window"), slots * cap, c.head_dim);
         ops::ring_write(&mut self.g, self.rows, kv, ring, cap, None);
 
@@ -217,13 +245,7 @@ impl Builder<'_, '_> {
     }
 
     /// Pools windows of `ratio` tokens into entries of width `dim`; gives the cache they go to.
-    fn compress(
-        &mut self,
-        x: TensorId,
-        p: &str,
-        dim: usize,
-        kind: LayerKind,
-    ) -> Result<TensorId> {
+    fn compress(&mut self, x: TensorId, p: &str, dim: usize, kind: LayerKind) -> Result<TensorId> {
         let (ratio, overlap) = match kind {
             LayerKind::Csa { ratio } => (ratio, true),
             LayerKind::Hca { ratio } => (ratio, false),
@@ -264,7 +286,9 @@ impl Builder<'_, '_> {
         rope: TensorId,
         kind: LayerKind,
     ) -> Result<TensorId> {
-        let LayerKind::Csa { ratio } = kind else { unreachable!("only CSA layers have an indexer") };
+        let LayerKind::Csa { ratio } = kind else {
+            unreachable!("only CSA layers have an indexer")
+        };
         let c = self.c;
         let keys = self.compress(x, &format!("{p}.compressor"), c.index_dim, kind)?;
         let q = self.linear(qr, &format!("{p}.wq_b.weight"), c.index_heads * c.index_dim)?;
@@ -274,7 +298,8 @@ impl Builder<'_, '_> {
         let (rows, entries) = (self.rows, self.entries(ratio));
         let scores = IndexScores { rows, q, weights, keys, entries, ratio, scale };
         let scores = ops::index_scores(&mut self.g, scores);
-        Ok(ops::topk(&mut self.g, rows, scores, ratio, c.index_topk))
+        let k = c.index_topk.min(entries);
+        Ok(ops::topk(&mut self.g, rows, scores, ratio, k))
     }
 
     fn experts(&mut self, x: TensorId, l: usize) -> Result<TensorId> {
@@ -326,8 +351,7 @@ impl Builder<'_, '_> {
     }
 
     fn bank(&mut self, p: &str, name: &str, rows: usize, cols: usize) -> Result<TensorId> {
-        let parts =
-            (0..self.c.experts).map(|e| format!("{p}.experts.{e}.{name}.weight")).collect();
+        let parts = (0..self.c.experts).map(|e| format!("{p}.experts.{e}.{name}.weight")).collect();
         self.w.bank(&mut self.g, &format!("{p}.experts.{name}"), parts, rows, cols)
     }
 

@@ -10,11 +10,9 @@ use crate::ops::{self, Extra};
 /// The tower's norms have their own epsilon, whatever the language model's is.
 const EPS: f32 = 1e-6;
 
-/// A graph of the tower. Its rows are patches, its output rows image tokens.
+/// The tensors of a [`vision_graph`] that the runtime feeds and reads.
 #[derive(Debug)]
-pub struct VisionGraph {
-    /// The graph.
-    pub graph: Graph,
+pub struct VisionTensors {
     /// Input `[P, 3 * patch^2]`: normalised pixels.
     pub pixels: TensorId,
     /// Input `[P, 4]`: row and column in the picture's grid, first and one past the last patch of
@@ -29,7 +27,14 @@ pub struct VisionGraph {
     pub tokens: TensorId,
 }
 
-/// Builds the graph for pictures of up to `max.rows` patches and `max.outs` tokens in all.
+/// The largest step of the tower: one picture of as many tokens as the model takes.
+pub fn largest(vision: &VisionConfig) -> StepSize {
+    let patches = vision.max_tokens * vision.downsample * vision.downsample;
+    StepSize { rows: patches, outs: vision.max_tokens }
+}
+
+/// Builds the graph of the tower for pictures of up to `max.rows` patches and `max.outs` tokens in
+/// all: its rows are patches, its output rows image tokens.
 ///
 /// # Errors
 /// If a weight is missing, of the wrong shape or in a format without kernels.
@@ -38,7 +43,7 @@ pub fn vision_graph(
     vision: &VisionConfig,
     w: &mut ModelWeights<'_>,
     max: StepSize,
-) -> Result<VisionGraph> {
+) -> Result<(Graph, VisionTensors)> {
     let v = vision;
     let mut graph = Graph::new("deepseek_v4 vision", max);
     let g = &mut graph;
@@ -74,7 +79,7 @@ pub fn vision_graph(
     );
     let extra = Extra { bias: Some(bias), output: Some("tokens"), ..Extra::default() };
     let tokens = ops::matmul_with(g, h, w2, extra);
-    Ok(VisionGraph { graph, pixels, patches, rope, blocks, tokens })
+    Ok((graph, VisionTensors { pixels, patches, rope, blocks, tokens }))
 }
 
 fn linear(

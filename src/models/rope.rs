@@ -70,8 +70,7 @@ mod tests {
 
     #[test]
     fn yarn_keeps_the_fast_and_stretches_the_slow() {
-        let yarn =
-            Yarn { factor: 16.0, original_context: 65536, beta_fast: 32.0, beta_slow: 1.0 };
+        let yarn = Yarn { factor: 16.0, original_context: 65536, beta_fast: 32.0, beta_slow: 1.0 };
         let plain = frequencies(64, 160_000.0, None);
         let yarned = frequencies(64, 160_000.0, Some(yarn));
         // V4-Flash: the ramp runs from 15 to 25.

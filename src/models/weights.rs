@@ -42,7 +42,7 @@ impl<'a> ModelWeights<'a> {
     fn view(&self, name: &str, rows: usize, cols: usize) -> Result<TensorView<'a>> {
         let view = self.files.get(name)?;
         // A convolution's kernel, or a vector, is a matrix of the same elements.
-        let fits = view.elements() == rows * cols
+        let fits = rows.checked_mul(cols) == Some(view.elements())
             && (view.shape.first() == Some(&rows) || rows == 1 || view.shape.len() == 1);
         if !fits {
             return Err(view.error(format!("has shape {:?}, not [{rows}, {cols}]", view.shape)));
@@ -248,12 +248,7 @@ impl WeightSource for ModelWeights<'_> {
 }
 
 /// Appends rows of a stored tensor, padded, converting to f32 where the graph wants that.
-fn append(
-    view: &TensorView<'_>,
-    t: &Tensor,
-    rows: Range<usize>,
-    out: &mut Vec<u8>,
-) -> Result<()> {
+fn append(view: &TensorView<'_>, t: &Tensor, rows: Range<usize>, out: &mut Vec<u8>) -> Result<()> {
     let from = stored(view)?;
     let used = t.cols * from.bytes();
     let row_bytes = t.stride() * t.elem.bytes();

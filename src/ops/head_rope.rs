@@ -20,7 +20,10 @@ pub fn head_rope(
     inverse: bool,
 ) {
     let (dims, rope) = (g.tensor(x).cols / heads, g.tensor(table).cols);
-    assert!(g.tensor(x).cols == heads * dims && rope <= dims && rope % 2 == 0, "head_rope shapes");
+    assert!(
+        g.tensor(x).cols == heads * dims && rope <= dims && rope.is_multiple_of(2),
+        "head_rope shapes"
+    );
     g.push("rope", HeadRope { x, table, heads, norm, inverse });
 }
 

@@ -4,7 +4,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::mhc_pre::{mix_and_norm, rms_scale, sigmoid};
+use super::mhc_pre::{MOST_STREAMS, mix_and_norm, rms_scale, sigmoid};
 use crate::gpu::{Kernel, Limits, grid};
 use crate::graph::reference::Host;
 use crate::graph::{Cost, Elem, Graph, Op, StepSize, TensorId, Use};
@@ -22,7 +22,7 @@ pub struct MhcHead {
     pub scale: TensorId,
     /// `[1, D]`, the weight of the model's last norm.
     pub norm: TensorId,
-    /// Streams, 1 to 8.
+    /// Streams, 1 to [`MOST_STREAMS`](super::MOST_STREAMS).
     pub n: usize,
     /// Added to `pre`.
     pub hc_eps: f32,
@@ -33,7 +33,7 @@ pub struct MhcHead {
 /// The normed rows `[O, D]` that the output matrix multiplies.
 pub fn mhc_head(g: &mut Graph, p: MhcHead) -> TensorId {
     let (rows, cols) = (g.tensor(p.streams).rows, g.tensor(p.streams).cols / p.n);
-    assert!((1..=8).contains(&p.n) && g.tensor(p.mix).cols == p.n, "mhc_head shapes");
+    assert!((1..=MOST_STREAMS).contains(&p.n) && g.tensor(p.mix).cols == p.n, "mhc_head shapes");
     let y = g.scratch("mhc_head", Elem::F32, rows, cols);
     g.push("mhc_head", Head { p, y });
     y

@@ -4,6 +4,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::MOST_STREAMS;
 use crate::gpu::{Kernel, Limits, grid};
 use crate::graph::reference::Host;
 use crate::graph::{Cost, Graph, Op, StepSize, TensorId, Use};
@@ -13,7 +14,7 @@ use crate::graph::{Cost, Graph, Op, StepSize, TensorId, Use};
 pub fn mhc_post(g: &mut Graph, streams: TensorId, coef: TensorId, block: TensorId, n: usize) {
     let cols = g.tensor(block).cols;
     assert!(
-        (1..=8).contains(&n) && g.tensor(streams).cols == n * cols,
+        (1..=MOST_STREAMS).contains(&n) && g.tensor(streams).cols == n * cols,
         "mhc_post: {n} streams of {cols}"
     );
     g.push("mhc_post", MhcPost { streams, coef, block, n });

@@ -18,6 +18,9 @@ use crate::gpu::{Kernel, Limits, grid};
 use crate::graph::reference::Host;
 use crate::graph::{Cost, Elem, Graph, Op, StepSize, TensorId, Use};
 
+/// The most residual streams: shaders keep a value a stream in registers.
+pub const MOST_STREAMS: usize = 8;
+
 /// What [`mhc_pre`] reads.
 #[derive(Clone, Copy, Debug)]
 pub struct MhcPre {
@@ -31,9 +34,9 @@ pub struct MhcPre {
     pub scale: TensorId,
     /// `[1, D]`, the weight of the sub-layer's input norm.
     pub norm: TensorId,
-    /// Streams, 1 to 8.
+    /// Streams, 1 to [`MOST_STREAMS`].
     pub n: usize,
-    /// Sinkhorn iterations in all.
+    /// Sinkhorn iterations in all, at least 1.
     pub iters: usize,
     /// Added to `pre` and to Sinkhorn's sums.
     pub hc_eps: f32,
@@ -45,7 +48,8 @@ pub struct MhcPre {
 /// row by row) that write its output back.
 pub fn mhc_pre(g: &mut Graph, p: MhcPre) -> (TensorId, TensorId) {
     let (rows, cols) = (g.tensor(p.streams).rows, g.tensor(p.streams).cols / p.n);
-    assert!((1..=8).contains(&p.n) && g.tensor(p.mix).cols == (2 + p.n) * p.n, "mhc_pre shapes");
+    assert!((1..=MOST_STREAMS).contains(&p.n) && p.iters > 0, "mhc_pre: {p:?}");
+    assert_eq!(g.tensor(p.mix).cols, (2 + p.n) * p.n, "mhc_pre: mix");
     let y = g.scratch("mhc_input", Elem::F32, rows, cols);
     let coef = g.scratch("mhc_coef", Elem::F32, rows, p.n + p.n * p.n);
     g.push("mhc_pre", Pre { p, y, coef });

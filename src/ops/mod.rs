@@ -3,31 +3,51 @@
 //!
 //! Each op's public function appends it to a graph and returns the tensor it makes.
 
-mod matmul;
+mod attention;
+mod combine;
 mod compress;
-mod ring_write;
-mod rms_norm;
-mod row;
-
-pub use matmul::{
-    Chosen, EXPERT_TILE, Extra, FEW_ROWS, expert_down, expert_gate_up, matmul, matmul_with,
-};
 mod embed;
+mod expert_tiles;
 mod gather;
+mod gelu;
 mod head_rope;
+mod index_scores;
+mod matmul;
 mod mhc_head;
 mod mhc_post;
 mod mhc_pre;
+mod ring_write;
 mod rms_norm;
+mod route;
+mod row;
+mod sample;
 mod swiglu;
+mod topk;
+mod unfold;
+mod vit_attention;
+mod vit_rope;
 
-pub use embed::{EmbedVision, embed};
-pub use gather::gather;
-pub use head_rope::head_rope;
+pub use attention::{Attention, Compressed, attention};
+pub use combine::combine;
 pub use compress::{Compress, compress};
-pub use ring_write::ring_write;
+pub use embed::{EmbedVision, embed};
+pub use expert_tiles::expert_tiles;
+pub use gather::gather;
+pub use gelu::gelu;
+pub use head_rope::head_rope;
+pub use index_scores::{IndexScores, index_scores};
+pub use matmul::{
+    Chosen, EXPERT_TILE, Extra, FEW_ROWS, expert_down, expert_gate_up, matmul, matmul_with,
+};
 pub use mhc_head::{MhcHead, mhc_head};
 pub use mhc_post::mhc_post;
-pub use mhc_pre::{MhcPre, mhc_pre};
+pub use mhc_pre::{MOST_STREAMS, MhcPre, mhc_pre};
+pub use ring_write::ring_write;
 pub use rms_norm::rms_norm;
+pub use route::{MOST_CHOICES, MOST_EXPERTS, Route, route};
+pub use sample::{sample, uniform};
 pub use swiglu::swiglu;
+pub use topk::topk;
+pub use unfold::unfold;
+pub use vit_attention::vit_attention;
+pub use vit_rope::vit_rope;

@@ -4,15 +4,15 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::image::{self, Cache};
-use super::{Encoded, GraphId, Out, Prompt, Runner, Sampling};
+use super::{Encoded, GraphId, Out, Prompt, PromptRow, Runner, Sampling};
 use crate::formats::{Checkpoint, V4Config, Weights};
 use crate::gpu::{Gpu, adapters};
 use crate::graph::reference::Data;
 use crate::graph::{Graph, Home, StepSize, TensorId};
 use crate::media::{Patches, PlanConfig};
-use crate::models::deepseek_v4::{Capacity, text_graph};
-use crate::models::deepseek_v4_vision::vision_graph;
-use crate::models::{ModelWeights, RopeTable};
+use crate::models::ModelWeights;
+use crate::models::deepseek_v4::{Capacity, TextTensors, text_graph};
+use crate::models::deepseek_v4_vision::{VisionTensors, largest, vision_graph};
 use crate::{Error, Result};
 
 /// What to run on.
@@ -48,11 +48,14 @@ impl Default for EngineOptions {
     }
 }
 
-/// Told what is being loaded, and bytes done of bytes in all.
+/// Told what is being done (`weights`, `shaders`), and bytes of weights done and in all.
 pub type Progress<'a> = &'a mut dyn FnMut(&str, u64, u64);
 
 /// Context that is allocated when none is asked for.
 const DEFAULT_CONTEXT: usize = 8192;
+
+/// The step of a decode graph.
+const ONE: StepSize = StepSize { rows: 1, outs: 1 };
 
 /// A model ready to run.
 #[derive(Debug)]
@@ -67,31 +70,17 @@ pub struct Engine {
     pub device: String,
     max_outs: usize,
     runner: Runner,
-    prefill: TextPart,
-    decode: TextPart,
-    vision: Option<VisionPart>,
+    prefill: Part<TextTensors>,
+    decode: Part<TextTensors>,
+    vision: Option<Part<VisionTensors>>,
     cache: Cache,
 }
 
+/// A graph and the tensors to feed and read.
 #[derive(Debug)]
-struct TextPart {
-    graph: GraphId,
-    rows: TensorId,
-    outs: TensorId,
-    images: Option<TensorId>,
-    ropes: Vec<RopeTable>,
-    logits: TensorId,
-    tokens: TensorId,
-}
-
-#[derive(Debug)]
-pub(super) struct VisionPart {
+pub(super) struct Part<T> {
     pub graph: GraphId,
-    pub pixels: TensorId,
-    pub patches: TensorId,
-    pub rope: TensorId,
-    pub blocks: TensorId,
-    pub tokens: TensorId,
+    pub tensors: T,
 }
 
 /// What to read back after a step.
@@ -121,23 +110,19 @@ impl Engine {
                 "a context of {context} tokens: the model takes 1 to {limit}"
             )));
         }
-        let picture = config.vision.as_ref().map_or(0, |v| v.max_tokens + 3);
-        let chunk = options.chunk.max(1).min(context).max(picture);
-        let max_outs = options.outs.clamp(1, chunk);
-        let capacity = Capacity { slots: 1, context, chunk };
+        let capacity = Capacity::new(&config, context, options.chunk);
+        let chunk = capacity.chunk;
+        // Logits of all output rows must fit one binding.
+        let row = (config.vocab * size_of::<f32>()) as u64;
+        let fit = gpu.as_ref().map_or(u64::MAX, |g| (g.limits.max_binding_bytes / row).max(1));
+        let max_outs = options.outs.clamp(1, chunk).min(fit.try_into().unwrap_or(usize::MAX));
 
         let mut weights = ModelWeights::new(Weights::new(checkpoint));
-        let mut runner = Runner::new(gpu);
-        let size = StepSize { rows: chunk, outs: max_outs };
-        let text = text_graph(&config, &mut weights, capacity, size)?;
-        let one = StepSize { rows: 1, outs: 1 };
-        let decode = text_graph(&config, &mut weights, capacity, one)?;
+        let most = StepSize { rows: chunk, outs: max_outs };
+        let prefill = text_graph(&config, &mut weights, capacity, most)?;
+        let decode = text_graph(&config, &mut weights, capacity, ONE)?;
         let vision = match &config.vision {
-            Some(v) => {
-                let patches = v.max_tokens * v.downsample * v.downsample;
-                let max = StepSize { rows: patches, outs: v.max_tokens };
-                Some(vision_graph(&config, v, &mut weights, max)?)
-            }
+            Some(v) => Some(vision_graph(&config, v, &mut weights, largest(v))?),
             None => None,
         };
 
@@ -145,40 +130,17 @@ impl Engine {
             let weights = g.tensors().iter().filter(|t| t.home == Home::Weight);
             weights.map(|t| t.bytes(t.rows.fixed) as u64).sum()
         };
-        let vision_bytes = vision.as_ref().map_or(0, |v| bytes(&v.graph));
-        let total = bytes(&text.graph) + vision_bytes;
-        let mut add = |runner: &mut Runner, graph: Graph, before: u64| {
-            runner.add(graph, &weights, &mut |n| progress("weights", before + n, total))
+        let text_bytes = bytes(&prefill.0);
+        let total = text_bytes + vision.as_ref().map_or(0, |v| bytes(&v.0));
+        let mut runner = Runner::new(gpu);
+        let mut add = |graph: Graph, before: u64| {
+            runner.add(graph, &weights, &mut |what, n| progress(what, before + n, total))
         };
-        // The towers' scratch is shared, so the largest graph comes first.
-        let text_bytes = total - vision_bytes;
-        let prefill = TextPart {
-            graph: add(&mut runner, text.graph, 0)?,
-            rows: text.rows,
-            outs: text.outs,
-            images: text.images,
-            ropes: text.ropes,
-            logits: text.logits,
-            tokens: text.tokens,
-        };
-        let decode = TextPart {
-            graph: add(&mut runner, decode.graph, text_bytes)?,
-            rows: decode.rows,
-            outs: decode.outs,
-            images: decode.images,
-            ropes: decode.ropes,
-            logits: decode.logits,
-            tokens: decode.tokens,
-        };
+        // The graphs share scratch, so the largest comes first.
+        let prefill = Part { graph: add(prefill.0, 0)?, tensors: prefill.1 };
+        let decode = Part { graph: add(decode.0, text_bytes)?, tensors: decode.1 };
         let vision = match vision {
-            Some(v) => Some(VisionPart {
-                graph: add(&mut runner, v.graph, text_bytes)?,
-                pixels: v.pixels,
-                patches: v.patches,
-                rope: v.rope,
-                blocks: v.blocks,
-                tokens: v.tokens,
-            }),
+            Some((graph, tensors)) => Some(Part { graph: add(graph, text_bytes)?, tensors }),
             None => None,
         };
         let cache = Cache::default();
@@ -196,6 +158,20 @@ impl Engine {
         })
     }
 
+    /// Declares the weights of this engine's graphs to `weights`, so that another store can be
+    /// filled with them.
+    ///
+    /// # Errors
+    /// As [`Engine::load`].
+    pub fn declare(&self, weights: &mut ModelWeights<'_>) -> Result<()> {
+        let capacity = Capacity::new(&self.config, self.context, self.chunk);
+        text_graph(&self.config, weights, capacity, ONE)?;
+        if let Some(vision) = &self.config.vision {
+            vision_graph(&self.config, vision, weights, ONE)?;
+        }
+        Ok(())
+    }
+
     /// How pictures are cut for this model; `None` if it cannot see.
     pub fn plan_config(&self) -> Option<PlanConfig> {
         plan_config(&self.config)
@@ -209,12 +185,24 @@ impl Engine {
         if let Some(found) = self.cache.get(picture.hash) {
             return Ok(found);
         }
-        let (Some(part), Some(vision)) = (&self.vision, &self.config.vision) else {
+        let (plan, hash) = (picture.plan, picture.hash);
+        let (Some(prepared), Some(part)) = (self.prepare_picture(picture), &self.vision) else {
             return Err(Error::Request("this model takes no pictures".into()));
         };
-        let encoded = Arc::new(image::encode(&mut self.runner, part, vision, picture)?);
+        let Prepared { graph, step, inputs } = prepared;
+        let mut out = self.runner.run(graph, step, inputs, &[part.tensors.tokens])?;
+        let Some(Data::F32(tokens)) = out.pop() else {
+            return Err(Error::Gpu("the device gave no image tokens".into()));
+        };
+        let encoded = Arc::new(Encoded { plan, hash, tokens });
         self.cache.put(Arc::clone(&encoded));
         Ok(encoded)
+    }
+
+    /// The vision graph and its inputs for a picture; `None` if the model cannot see.
+    pub(super) fn prepare_picture(&self, picture: Patches) -> Option<Prepared> {
+        let (part, vision) = (self.vision.as_ref()?, self.config.vision.as_ref()?);
+        Some(image::prepare(part, vision, picture))
     }
 
     /// The graphs, for reports: prefill, decode and, on models that see, the vision tower.
@@ -234,6 +222,34 @@ impl Engine {
         self.max_outs
     }
 
+    /// Refuses a prompt that cannot be fed.
+    pub(super) fn check(&self, prompt: &Prompt) -> Result<()> {
+        let (len, context, vocab) = (prompt.len(), self.context, self.config.vocab);
+        if len == 0 {
+            return Err(Error::Request("the prompt is empty".into()));
+        }
+        if len > context {
+            let most = self.config.max_context;
+            let hint = match context < most {
+                true => format!("a larger one can be asked for, up to the model's {most}"),
+                false => "the model takes no larger one".into(),
+            };
+            let what = format!("the prompt has {len} tokens, the context {context}; {hint}");
+            return Err(Error::Request(what));
+        }
+        for (at, row) in prompt.rows.iter().enumerate() {
+            if let PromptRow::Token(id) = *row
+                && id as usize >= vocab
+            {
+                return Err(Error::Request(format!(
+                    "token {at} of the prompt is {id}, the model has {vocab}: its tokenizer.json \
+                     is another model's"
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// Runs positions `range` of `prompt`, whose earlier positions have been run, and gives what is
     /// wanted of positions `outs`.
     pub(super) fn step(
@@ -248,8 +264,8 @@ impl Engine {
         let part = if prepared.step.rows == 1 { &self.decode } else { &self.prefill };
         let wanted = match want {
             Want::Nothing => vec![],
-            Want::Tokens => vec![part.tokens],
-            Want::Logits => vec![part.logits],
+            Want::Tokens => vec![part.tensors.tokens],
+            Want::Logits => vec![part.tensors.logits],
         };
         Ok(self.runner.run(part.graph, prepared.step, prepared.inputs, &wanted)?.pop())
     }
@@ -266,15 +282,14 @@ impl Engine {
         let part = if step.rows == 1 { &self.decode } else { &self.prefill };
         let (rows, images) =
             prompt.upload(range.clone(), 0, self.config.window, self.config.hidden);
-        let outs: Vec<Out> =
-            outs.map(|p| Out::new(p - range.start, p as u32, sampling)).collect();
+        let outs: Vec<Out> = outs.map(|p| Out::new(p - range.start, p as u32, sampling)).collect();
         let words = |bytes: &[u8]| Data::U32(bytemuck::pod_collect_to_vec(bytes));
         let mut inputs = vec![
-            (part.rows, words(bytemuck::cast_slice(&rows))),
-            (part.outs, words(bytemuck::cast_slice(&outs))),
+            (part.tensors.rows, words(bytemuck::cast_slice(&rows))),
+            (part.tensors.outs, words(bytemuck::cast_slice(&outs))),
         ];
-        inputs.extend(part.images.map(|id| (id, Data::F32(images))));
-        for table in &part.ropes {
+        inputs.extend(part.tensors.images.map(|id| (id, Data::F32(images))));
+        for table in &part.tensors.ropes {
             inputs.push((table.input, Data::F32(table.fill(rows.iter().map(|r| r.position)))));
         }
         Prepared { graph: part.graph, step, inputs }
@@ -300,6 +315,12 @@ pub fn plan_config(config: &V4Config) -> Option<PlanConfig> {
 }
 
 fn open(options: &EngineOptions) -> Result<(Option<Gpu>, String)> {
+    if options.backend == Backend::Cpu
+        && let Some(adapter) = &options.adapter
+    {
+        let what = format!("the adapter `{adapter}` is asked for, and the CPU backend as well");
+        return Err(Error::Request(what));
+    }
     let none = || options.adapter.is_none() && matches!(adapters(), Ok(found) if found.is_empty());
     let cpu = match options.backend {
         Backend::Gpu => None,

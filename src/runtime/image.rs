@@ -3,14 +3,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::engine::VisionPart;
-use super::runner::Runner;
-use crate::Result;
+use super::engine::{Part, Prepared};
 use crate::formats::VisionConfig;
 use crate::graph::StepSize;
 use crate::graph::reference::Data;
 use crate::media::{Patches, Plan};
-use crate::models::deepseek_v4_vision::rope_table;
+use crate::models::deepseek_v4_vision::{VisionTensors, rope_table};
 
 /// What the tower made of a picture.
 #[derive(Debug, PartialEq)]
@@ -52,13 +50,12 @@ impl Cache {
     }
 }
 
-/// Runs the tower and the aligner on one picture.
-pub(super) fn encode(
-    runner: &mut Runner,
-    part: &VisionPart,
+/// The tower's graph and inputs for one picture.
+pub(super) fn prepare(
+    part: &Part<VisionTensors>,
     vision: &VisionConfig,
     picture: Patches,
-) -> Result<Encoded> {
+) -> Prepared {
     let plan = picture.plan;
     let (w, h) = (picture.patches_w as u32, picture.patches_h as u32);
     let n = w * h;
@@ -70,17 +67,13 @@ pub(super) fn encode(
         let (top, left) = (y * f, x * f);
         [top * w + left, f.min(w - left), f.min(h - top), w]
     });
+    let t = &part.tensors;
     let inputs = vec![
-        (part.pixels, Data::F32(picture.data)),
-        (part.patches, Data::U32(patches)),
-        (part.rope, Data::F32(rope_table(vision, grid))),
-        (part.blocks, Data::U32(blocks.collect())),
+        (t.pixels, Data::F32(picture.data)),
+        (t.patches, Data::U32(patches)),
+        (t.rope, Data::F32(rope_table(vision, grid))),
+        (t.blocks, Data::U32(blocks.collect())),
     ];
     let step = StepSize { rows: n as usize, outs: plan.grid_w * plan.grid_h };
-    let mut out = runner.run(part.graph, step, inputs, &[part.tokens])?;
-    let tokens = match out.pop() {
-        Some(Data::F32(tokens)) => tokens,
-        _ => unreachable!("the tower's output is one tensor of floats"),
-    };
-    Ok(Encoded { plan, hash: picture.hash, tokens })
+    Prepared { graph: part.graph, step, inputs }
 }

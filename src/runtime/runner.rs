@@ -18,7 +18,7 @@ pub enum Runner {
     /// On a GPU.
     Gpu {
         /// The device.
-        gpu: Gpu,
+        gpu: Box<Gpu>,
         /// Weights, state and scratch.
         store: GpuStore,
         /// The graphs.
@@ -37,13 +37,15 @@ impl Runner {
     /// On `gpu`, or on the CPU if there is none.
     pub fn new(gpu: Option<Gpu>) -> Self {
         match gpu {
-            Some(gpu) => Self::Gpu { gpu, store: GpuStore::default(), graphs: vec![] },
+            Some(gpu) => {
+                Self::Gpu { gpu: Box::new(gpu), store: GpuStore::default(), graphs: vec![] }
+            }
             None => Self::Cpu { store: Store::default(), graphs: vec![] },
         }
     }
 
     /// Loads the weights of `graph` that are not loaded yet and makes it ready to run. `progress`
-    /// is told the bytes loaded so far for this graph.
+    /// is told what is being done, and the bytes loaded so far for this graph.
     ///
     /// # Errors
     /// If a file cannot give a weight, or the device fails.
@@ -51,18 +53,23 @@ impl Runner {
         &mut self,
         graph: Graph,
         weights: &ModelWeights<'_>,
-        progress: &mut dyn FnMut(u64),
+        progress: &mut dyn FnMut(&str, u64),
     ) -> Result<GraphId> {
         let graph = Arc::new(graph);
         match self {
             Self::Gpu { gpu, store, graphs } => {
-                store.add(gpu, &graph, weights, progress)?;
+                let mut done = 0;
+                store.add(gpu, &graph, weights, &mut |n| {
+                    done = n;
+                    progress("weights", n);
+                })?;
+                progress("shaders", done);
                 graphs.push(GpuGraph::new(gpu, graph, store)?);
                 Ok(GraphId(graphs.len() - 1))
             }
             Self::Cpu { store, graphs } => {
-                weights.fill(&graph, store, progress)?;
-                store.add_states(&graph);
+                weights.fill(&graph, store, &mut |n| progress("weights", n))?;
+                store.add_states(&graph)?;
                 graphs.push(graph);
                 Ok(GraphId(graphs.len() - 1))
             }
@@ -74,6 +81,14 @@ impl Runner {
         match self {
             Self::Gpu { graphs, .. } => graphs[id.0].graph(),
             Self::Cpu { graphs, .. } => &graphs[id.0],
+        }
+    }
+
+    /// The graph as it is on the GPU, if that is where it runs.
+    pub fn gpu_graph(&self, id: GraphId) -> Option<&GpuGraph> {
+        match self {
+            Self::Gpu { graphs, .. } => Some(&graphs[id.0]),
+            Self::Cpu { .. } => None,
         }
     }
 

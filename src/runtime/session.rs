@@ -38,19 +38,25 @@ impl<'e> Session<'e> {
         self.fed.is_empty()
     }
 
+    /// Whether the context has no room for another token.
+    pub fn is_full(&self) -> bool {
+        self.fed.len() >= self.engine.context
+    }
+
     /// Feeds a prompt that begins at position 0, and samples the token after it. What it has in
     /// common with what was fed before is not computed again where the state still holds it.
     /// `progress` is told positions done and positions in all.
     ///
     /// # Errors
-    /// If the prompt is empty or longer than the context, or the device fails.
+    /// If the prompt is empty, longer than the context or has a token that the model has not, or
+    /// the device fails.
     pub fn feed(
         &mut self,
         prompt: Prompt,
         sampling: &Sampling,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<u32> {
-        self.check(&prompt)?;
+        self.engine.check(&prompt)?;
         let mut start = self.resume(&prompt);
         self.fed = prompt;
         let len = self.fed.len();
@@ -73,7 +79,7 @@ impl<'e> Session<'e> {
     /// If the context is full or the device fails.
     pub fn next(&mut self, token: u32, sampling: &Sampling) -> Result<u32> {
         let at = self.fed.len();
-        if at >= self.engine.context {
+        if self.is_full() {
             return Err(Error::Request(format!("the context of {at} tokens is full")));
         }
         self.fed.rows.push(PromptRow::Token(token));
@@ -92,18 +98,22 @@ impl<'e> Session<'e> {
         chunk: usize,
         sink: &mut dyn FnMut(&[f32]) -> Result<()>,
     ) -> Result<()> {
-        self.check(&prompt)?;
+        self.engine.check(&prompt)?;
         self.fed = prompt;
         self.high = 0;
-        let chunk = chunk.clamp(1, self.engine.chunk.min(self.engine.max_outs()));
+        let chunk = chunk.clamp(1, self.engine.chunk);
+        let most = self.engine.max_outs();
         let mut start = 0;
         while start < self.fed.len() {
             let end = self.fed.chunk_end(start, chunk);
-            let range = start..end;
-            let logits =
-                self.step(range.clone(), range, &Sampling::default(), Want::Logits)?;
-            if let Some(Data::F32(logits)) = logits {
-                sink(&logits)?;
+            // A step has room for so many rows of logits. Running it again for the next ones writes
+            // the same state again.
+            for first in (start..end).step_by(most) {
+                let outs = first..(first + most).min(end);
+                let logits = self.step(start..end, outs, &Sampling::default(), Want::Logits)?;
+                if let Some(Data::F32(logits)) = logits {
+                    sink(&logits)?;
+                }
             }
             start = end;
         }
@@ -118,22 +128,17 @@ impl<'e> Session<'e> {
         want: Want,
     ) -> Result<Option<Data>> {
         self.high = self.high.max(range.end);
-        self.engine.step(&self.fed, range, outs, sampling, want)
+        let done = self.engine.step(&self.fed, range, outs, sampling, want);
+        if done.is_err() {
+            self.forget();
+        }
+        done
     }
 
-    fn check(&self, prompt: &Prompt) -> Result<()> {
-        let (len, context) = (prompt.len(), self.engine.context);
-        if len == 0 {
-            return Err(Error::Request("the prompt is empty".into()));
-        }
-        if len > context {
-            return Err(Error::Request(format!(
-                "the prompt has {len} tokens, the context {context}; a larger one can be asked \
-                 for, up to the model's {}",
-                self.engine.config.max_context
-            )));
-        }
-        Ok(())
+    /// Begins anew, since the state does not hold what it was to be fed with.
+    fn forget(&mut self) {
+        self.fed = Prompt::default();
+        self.high = 0;
     }
 
     /// Where computing must begin so that `prompt` continues what was fed.

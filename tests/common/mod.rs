@@ -122,7 +122,7 @@ impl Case {
         for (id, data) in of_home(Home::Weight) {
             store.set_weight(&self.graph.tensor(*id).name, data.clone());
         }
-        store.add_states(&self.graph);
+        store.add_states(&self.graph).unwrap();
         let inputs: Vec<_> = of_home(Home::Input).map(|(id, d)| (*id, d.clone())).collect();
         let host = Host::new(&self.graph, &store, self.step, inputs.clone());
         for (id, data) in of_home(Home::State) {

@@ -105,3 +105,153 @@ fn compress() {
         case.check(&gpu, 1e-5);
     }
 }
+
+/// What a case attends to beside the window.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Beside {
+    Nothing,
+    AllEntries,
+    Selected,
+}
+
+fn attention_case(seed: u64, d: usize, heads: usize, window: usize, reach: usize, beside: Beside) {
+    let Some(gpu) = gpu() else { return };
+    let mut random = Random::new(seed);
+    let slots = random.int(1..4);
+    let mut of = sequences(&mut random, slots, 5, reach + 5);
+    // The last position there may be, so that the longest key list occurs.
+    of[0].1 = reach;
+    let rows_n = total(&of);
+    let cap = window + 5 + random.int(0..7);
+    let ratio = random.pick(&[1, 2, 4]);
+    let entries = (reach + 10) / ratio + 1;
+    let mut case = Case::new(seed, StepSize { rows: rows_n, outs: 1 });
+    let rows_id = rows(&mut case, &of, window);
+    let q = case.input("q", Extent::ROWS, heads * d);
+    let spread = random.pick(&[1.0, 20.0]);
+    case.set(q, scaled(&mut random, rows_n * heads * d, spread));
+    let sinks = case.graph.weight("sinks", Elem::F32, 1, heads);
+    case.set(sinks, scaled(&mut random, heads, random_sink(seed)));
+    let compressed = (beside != Beside::Nothing).then(|| {
+        let cache = case.graph.state("cache", slots * entries, d);
+        let k = random.int(1..70);
+        let select = (beside == Beside::Selected).then(|| {
+            let id = case.graph.input("select", Elem::U32, Extent::ROWS, 1 + k);
+            let mut words = vec![];
+            for &(_, start, n) in &of {
+                for p in start..start + n {
+                    let seen = (p + 1) / ratio;
+                    let count = k.min(seen);
+                    let mut list = vec![count as u32];
+                    list.extend((0..count).map(|i| (i * seen / count) as u32));
+                    list.resize(1 + k, 0);
+                    words.extend(list);
+                }
+            }
+            case.set(id, Data::U32(words));
+            id
+        });
+        ops::Compressed { cache, entries, ratio, select }
+    });
+    let a = ops::Attention {
+        rows: rows_id,
+        q,
+        ring: case.graph.state("ring", slots * cap, d),
+        cap,
+        compressed,
+        sinks,
+        heads,
+        scale: (d as f32).sqrt().recip(),
+    };
+    ops::attention(&mut case.graph, a);
+    case.check(&gpu, 1e-5);
+}
+
+/// Sinks that hardly count, that count, and that swallow everything.
+fn random_sink(seed: u64) -> f32 {
+    [1.0, 0.0, 1e4][seed as usize % 3]
+}
+
+#[test]
+fn attention_over_a_window() {
+    let mut random = Random::new(12);
+    for seed in 0..6 {
+        let (d, heads) = (random.int(1..150), random.int(1..20));
+        let (window, reach) = (random.int(1..150), random.int(0..200));
+        attention_case(seed, d, heads, window, reach, Beside::Nothing);
+    }
+}
+
+#[test]
+fn attention_over_a_window_and_entries() {
+    let mut random = Random::new(13);
+    for seed in 0..8 {
+        let beside = if seed % 2 == 0 { Beside::AllEntries } else { Beside::Selected };
+        let (d, heads) = (random.int(1..150), random.pick(&[1, 3, 8, 13]));
+        attention_case(seed, d, heads, random.int(1..40), random.int(0..300), beside);
+    }
+}
+
+#[test]
+fn attention_at_full_size() {
+    attention_case(20, 512, 13, 128, 200, Beside::Selected);
+    // Thousands of keys.
+    attention_case(21, 64, 8, 128, 3000, Beside::AllEntries);
+}
+
+#[test]
+fn topk() {
+    let Some(gpu) = gpu() else { return };
+    let mut random = Random::new(14);
+    for seed in 0..10 {
+        let reach = random.int(1..3000);
+        let of = sequences(&mut random, 3, reach.min(9), reach);
+        let (n, ratio) = (total(&of), random.pick(&[1, 2, 4]));
+        let entries = (reach / ratio).max(1);
+        let mut case = Case::new(seed, StepSize { rows: n, outs: 1 });
+        let rows = rows(&mut case, &of, 1);
+        let scores = case.input("scores", Extent::ROWS, entries);
+        let mut values = random.floats(n * entries);
+        match seed % 4 {
+            // Many ties, zeros of both signs among them.
+            1 => {
+                values.iter_mut().for_each(|v| *v = (*v * 3.0).round() * random.pick(&[0.5, -0.5]))
+            }
+            // All alike.
+            2 => values.fill(-0.25),
+            // Over many powers of two.
+            3 => values.iter_mut().for_each(|v| *v = *v * (*v * 60.0).exp()),
+            _ => {}
+        }
+        case.set(scores, Data::F32(values));
+        let k = random.pick(&[1, 5, 64, 512, 33]);
+        ops::topk(&mut case.graph, rows, scores, ratio, k);
+        case.check(&gpu, 0.0);
+    }
+}
+
+#[test]
+fn index_scores() {
+    let Some(gpu) = gpu() else { return };
+    let mut random = Random::new(15);
+    for seed in 0..7 {
+        let (heads, dim) =
+            if seed == 0 { (64, 128) } else { (random.int(1..20), random.int(1..90)) };
+        let reach = random.int(1..500);
+        let of = sequences(&mut random, 3, reach.min(4), reach);
+        let ratio = random.pick(&[1, 2, 4]);
+        let entries = (reach / ratio).max(1) + random.int(0..80);
+        let mut case = Case::new(seed, StepSize { rows: total(&of), outs: 1 });
+        let i = ops::IndexScores {
+            rows: rows(&mut case, &of, 1),
+            q: case.input("q", Extent::ROWS, heads * dim),
+            weights: case.input("weights", Extent::ROWS, heads),
+            keys: case.graph.state("keys", 3 * entries, dim),
+            entries,
+            ratio,
+            scale: ((dim * heads) as f32).sqrt().recip(),
+        };
+        ops::index_scores(&mut case.graph, i);
+        case.check(&gpu, 2e-5);
+    }
+}

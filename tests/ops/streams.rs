@@ -96,12 +96,15 @@ fn scaled(random: &mut Random, n: usize, by: f32) -> Data {
     Data::F32(random.floats(n).into_iter().map(|v| v * by).collect())
 }
 
+/// Seeds and numbers of streams. Each number is a shader of its own, and software drivers take
+/// seconds over those.
+const STREAMS: [(u64, usize); 6] = [(0, 4), (1, 1), (2, 4), (3, 7), (4, 8), (5, 4)];
+
 #[test]
 fn mhc_pre() {
     let Some(gpu) = gpu() else { return };
     let mut random = Random::new(4);
-    for seed in 0..16 {
-        let n = 1 + seed as usize % 8;
+    for (seed, n) in STREAMS {
         let (rows, cols) = (random.pick(&[1, 3, 50]), random.pick(&[1, 33, 256, 700]));
         let extent = random.pick(&[Extent::ROWS, Extent::OUTS]);
         let mut case = Case::new(seed, StepSize { rows, outs: rows });
@@ -131,8 +134,7 @@ fn mhc_pre() {
 fn mhc_post() {
     let Some(gpu) = gpu() else { return };
     let mut random = Random::new(5);
-    for seed in 0..10 {
-        let n = 1 + seed as usize % 8;
+    for (seed, n) in STREAMS {
         let (rows, cols) = (random.pick(&[1, 3, 50]), random.pick(&[1, 33, 256, 700]));
         let mut case = Case::new(seed, StepSize { rows, outs: 1 });
         let streams = case.input("streams", Extent::ROWS, n * cols);
@@ -147,8 +149,7 @@ fn mhc_post() {
 fn mhc_head() {
     let Some(gpu) = gpu() else { return };
     let mut random = Random::new(6);
-    for seed in 0..10 {
-        let n = 1 + seed as usize % 8;
+    for (seed, n) in STREAMS {
         let (rows, cols) = (random.pick(&[1, 3, 50]), random.pick(&[1, 33, 256, 700]));
         let extent = random.pick(&[Extent::ROWS, Extent::OUTS]);
         let mut case = Case::new(seed, StepSize { rows, outs: rows });

@@ -1,0 +1,213 @@
+//! Makes a case's graph and fills its inputs.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use fathom::gpu::{Gpu, GpuGraph, GpuStore, WeightSource};
+use fathom::graph::Elem::{self, BF16, F16, F32, U32};
+use fathom::graph::reference::Data;
+use fathom::graph::{Cost, Extent, Graph, Tensor, TensorId};
+use fathom::ops::IndexScores;
+use fathom::ops::{self, Attention, Chosen, Compress, Compressed, EXPERT_TILE, Extra, FEW_ROWS};
+use fathom::runtime::{Out, Row, Sampling};
+
+use crate::cases::Case;
+
+pub const EPS: f32 = 1e-6;
+
+/// A case's graph and the contents of its inputs.
+pub struct Build {
+    pub graph: Graph,
+    inputs: Vec<(TensorId, Data)>,
+    /// What the op moves and computes beside what `Op::cost` can know.
+    also: Cost,
+}
+
+impl Build {
+    pub fn new(case: &Case) -> Self {
+        let graph = Graph::new(case.name, case.step);
+        let mut b = Self { graph, inputs: vec![], also: Cost::default() };
+        (case.build)(&mut b);
+        b
+    }
+
+    /// Bytes and operations a row that depend on where the rows stand.
+    pub fn also(&mut self, bytes: usize, flops: usize) {
+        let rows = self.graph.max.rows as u64;
+        self.also = Cost { bytes: rows * bytes as u64, flops: rows * flops as u64 };
+    }
+
+    /// An input of floats in [-1, 1).
+    pub fn input(&mut self, name: &str, extent: Extent, cols: usize) -> TensorId {
+        let id = self.graph.input(name, F32, extent, cols);
+        let n = extent.at(self.graph.max) * cols;
+        self.inputs.push((id, Data::F32((0..n).map(float).collect())));
+        id
+    }
+
+    /// The same, with a row a token.
+    pub fn x(&mut self, name: &str, cols: usize) -> TensorId {
+        self.input(name, Extent::ROWS, cols)
+    }
+
+    pub fn words(
+        &mut self,
+        name: &str,
+        extent: Extent,
+        cols: usize,
+        row: impl Fn(usize) -> Vec<u32>,
+    ) -> TensorId {
+        let id = self.graph.input(name, U32, extent, cols);
+        let n = extent.at(self.graph.max);
+        self.inputs.push((id, Data::U32((0..n).flat_map(row).collect())));
+        id
+    }
+
+    /// Token rows of one sequence from position `start` on, that see the 128 positions up to theirs.
+    pub fn rows(&mut self, start: usize) -> TensorId {
+        self.words("rows", Extent::ROWS, 8, |i| {
+            let (position, token) = ((start + i) as u32, i as u32);
+            let first = (position + 1).saturating_sub(128);
+            let row = Row { position, token, first, last: position, ..Row::default() };
+            bytemuck::cast_slice(&[row]).to_vec()
+        })
+    }
+
+    pub fn outs(&mut self, sampling: Sampling) -> TensorId {
+        self.words("outs", Extent::OUTS, 8, |i| {
+            bytemuck::cast_slice(&[Out::new(i, i as u32, &sampling)]).to_vec()
+        })
+    }
+
+    /// `k` different experts for each row, evenly spread.
+    pub fn ids(&mut self, k: usize, experts: usize) -> TensorId {
+        let row = |i| (0..k).map(|j| ((i * 7 + j) % experts) as u32).collect();
+        self.words("ids", Extent::ROWS, k, row)
+    }
+
+    pub fn weight(&mut self, name: &str, elem: Elem, rows: usize, cols: usize) -> TensorId {
+        self.graph.weight(name, elem, rows, cols)
+    }
+
+    pub fn dense(&mut self, inputs: usize, outputs: usize, elem: Elem) {
+        let (x, w) = (self.x("x", inputs), self.weight("w", elem, outputs, inputs));
+        ops::matmul(&mut self.graph, x, w);
+    }
+
+    pub fn grouped(&mut self, groups: usize, inputs: usize, outputs: usize) {
+        let x = self.x("x", groups * inputs);
+        let w = self.weight("w", BF16, groups * outputs, inputs);
+        ops::matmul_with(&mut self.graph, x, w, Extra { groups, ..Extra::default() });
+    }
+
+    /// The first, gated half of the experts.
+    pub fn experts(&mut self, inputs: usize, outputs: usize, experts: usize, k: usize) {
+        let (ids, x) = (self.ids(k, experts), self.x("x", inputs));
+        let (weights, pages) = (self.x("weights", k), self.weight("pages", U32, 1, experts));
+        let g = &mut self.graph;
+        let w1 = g.bank("w1", BF16, experts * outputs, inputs, outputs);
+        let w3 = g.bank("w3", BF16, experts * outputs, inputs, outputs);
+        let tiles =
+            (g.max.rows > FEW_ROWS).then(|| ops::expert_tiles(g, ids, experts, EXPERT_TILE));
+        ops::expert_gate_up(g, x, w1, w3, Chosen { ids, weights, pages, tiles }, 10.0);
+    }
+
+    /// Over `window` keys and, of `more` compressed entries, all or so many as are given.
+    pub fn attention(
+        &mut self,
+        heads: usize,
+        dim: usize,
+        window: usize,
+        more: Option<(usize, Option<usize>)>,
+    ) {
+        const RATIO: usize = 4;
+        let start = more.map_or(window, |m| m.0 * RATIO);
+        let (rows, q) = (self.rows(start), self.x("q", heads * dim));
+        let cap = window + self.graph.max.rows;
+        let compressed = more.map(|(entries, picked)| Compressed {
+            cache: self.graph.state("cache", entries, dim),
+            entries,
+            ratio: RATIO,
+            select: picked.map(|k| {
+                let list = |_| [k as u32].into_iter().chain(0..k as u32).collect();
+                self.words("select", Extent::ROWS, 1 + k, list)
+            }),
+        });
+        let ring = self.graph.state("ring", cap, dim);
+        let (sinks, scale) = (self.weight("sinks", F32, 1, heads), (dim as f32).sqrt().recip());
+        let a = Attention { rows, q, ring, cap, compressed, sinks, heads, scale };
+        ops::attention(&mut self.graph, a);
+        let keys = window + more.map_or(0, |m| if m.1.is_some() { 0 } else { m.0 });
+        self.also(4 * keys * dim, 4 * keys * heads * dim);
+    }
+
+    pub fn index(&mut self, heads: usize, dim: usize, entries: usize) {
+        let (ratio, scale) = (4, ((dim * heads) as f32).sqrt().recip());
+        let (rows, q) = (self.rows(ratio * entries), self.x("q", heads * dim));
+        let weights = self.x("weights", heads);
+        let keys = self.graph.state("keys", entries, dim);
+        let i = IndexScores { rows, q, weights, keys, entries, ratio, scale };
+        ops::index_scores(&mut self.graph, i);
+        self.also(4 * entries * (dim + 1), 2 * entries * heads * (dim + 1));
+    }
+
+    pub fn compress(&mut self, dim: usize, ratio: usize, overlap: bool) {
+        let series = 1 + usize::from(overlap);
+        let (rows, table) = (self.rows(4 * ratio - 1), self.x("table", 64));
+        let (cap, entries) = (series * ratio + self.graph.max.rows, 64);
+        let kv = self.graph.state("kv", cap, series * dim);
+        let score = self.graph.state("score", cap, series * dim);
+        let cache = self.graph.state("cache", entries, dim);
+        let (norm, eps) = (self.weight("norm", F32, 1, dim), EPS);
+        let c = Compress { rows, kv, score, norm, table, cache, cap, entries, ratio, overlap, eps };
+        ops::compress(&mut self.graph, c);
+    }
+
+    pub fn sample(&mut self, sampling: Sampling) {
+        let (outs, logits) = (self.outs(sampling), self.input("logits", Extent::OUTS, 129_280));
+        ops::sample(&mut self.graph, logits, outs);
+    }
+
+    pub fn vit_attention(&mut self, heads: usize, dim: usize) {
+        let end = self.graph.max.rows as u32;
+        let qkv = self.x("qkv", 3 * heads * dim);
+        let patches = self.words("patches", Extent::ROWS, 4, |_| vec![0, 0, 0, end]);
+        ops::vit_attention(&mut self.graph, qkv, patches, heads);
+    }
+
+    pub fn cost(&self) -> Cost {
+        let node = self.graph.nodes().last().expect("a case has an op");
+        let known = node.op.cost(&self.graph, self.graph.max);
+        Cost { bytes: known.bytes + self.also.bytes, flops: known.flops + self.also.flops }
+    }
+
+    /// The graph, ready to run, and its inputs.
+    pub fn prepare(self, gpu: &Gpu) -> (GpuGraph, Vec<(TensorId, Data)>) {
+        let (graph, mut store) = (Arc::new(self.graph), GpuStore::default());
+        store.add(gpu, &graph, &Numbers, &mut |_| {}).expect("weights fit the device");
+        let run = GpuGraph::new(gpu, Arc::clone(&graph), &mut store).expect("kernels compile");
+        (run, self.inputs)
+    }
+}
+
+/// The `i`-th of a series without pattern, in [-1, 1).
+fn float(i: usize) -> f32 {
+    ((i as u32).wrapping_mul(2_654_435_769) >> 8) as f32 / (1 << 23) as f32 - 1.0
+}
+
+/// Weights without pattern; integers count up, which makes a page table the identity.
+struct Numbers;
+
+impl WeightSource for Numbers {
+    fn read(&self, t: &Tensor, rows: Range<usize>, out: &mut Vec<u8>) -> fathom::Result<()> {
+        for i in rows.start * t.stride()..rows.end * t.stride() {
+            match t.elem {
+                U32 => out.extend((i as u32).to_le_bytes()),
+                F32 => out.extend(float(i).to_le_bytes()),
+                F16 => out.extend(half::f16::from_f32(float(i)).to_le_bytes()),
+                BF16 => out.extend(half::bf16::from_f32(float(i)).to_le_bytes()),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,136 @@
+//! What is measured.
+
+use fathom::graph::Elem::{BF16, F16, F32};
+use fathom::graph::{Extent, StepSize};
+use fathom::ops::{self, EXPERT_TILE, EmbedVision, MhcHead, MhcPre, Route};
+use fathom::runtime::Sampling;
+
+use crate::build::{Build, EPS};
+
+/// One line of the report. The last node that `build` pushes is measured; those before it run once,
+/// to give it its inputs.
+pub struct Case {
+    pub name: &'static str,
+    pub step: StepSize,
+    pub build: fn(&mut Build),
+}
+
+const fn case(name: &'static str, rows: usize, build: fn(&mut Build)) -> Case {
+    Case { name, step: StepSize { rows, outs: rows }, build }
+}
+
+/// Shapes are DeepSeek-V4-Flash's, with fewer rows, experts or outputs where a software adapter would
+/// take too long, and those of the model in `weights/minnow`.
+pub const CASES: &[Case] = &[
+    case("matmul_rows/4096x4096 bf16, 1 row", 1, |b| b.dense(4096, 4096, BF16)),
+    case("matmul_rows/4096x4096 f16, 1 row", 1, |b| b.dense(4096, 4096, F16)),
+    case("matmul_rows/4096x2048 f32, 1 row", 1, |b| b.dense(4096, 2048, F32)),
+    case("matmul_rows/4096x2048 bf16, 4 rows", 4, |b| b.dense(4096, 2048, BF16)),
+    case("matmul_rows/128x772 bf16 (minnow), 1 row", 1, |b| b.dense(128, 772, BF16)),
+    case("matmul_rows/experts 6 of 16, 4096x512 bf16, 1 row", 1, |b| b.experts(4096, 512, 16, 6)),
+    case("matmul_rows/experts 2 of 16, 128x64 bf16 (minnow)", 1, |b| b.experts(128, 64, 16, 2)),
+    case("matmul_tiles/4096x1024 bf16, 64 rows", 64, |b| b.dense(4096, 1024, BF16)),
+    case("matmul_tiles/4096x1024 f32, 64 rows", 64, |b| b.dense(4096, 1024, F32)),
+    case("matmul_tiles/8 groups of 512x128 bf16, 64 rows", 64, |b| b.grouped(8, 512, 128)),
+    case("matmul_tiles/128x256 bf16 (minnow), 256 rows", 256, |b| b.dense(128, 256, BF16)),
+    case("matmul_tiles/experts 6 of 16, 2048x256 bf16, 64 rows", 64, |b| {
+        b.experts(2048, 256, 16, 6);
+    }),
+    case("attention/64 heads of 512, 128 keys, 4 rows", 4, |b| b.attention(64, 512, 128, None)),
+    case("attention/64 heads of 512, 128 keys, 256 entries, 4 rows", 4, |b| {
+        b.attention(64, 512, 128, Some((256, None)));
+    }),
+    case("attention/64 heads of 512, 128 keys, 512 picked, 1 row", 1, |b| {
+        b.attention(64, 512, 128, Some((1024, Some(512))));
+    }),
+    case("attention/4 heads of 64, 128 keys (minnow), 64 rows", 64, |b| {
+        b.attention(4, 64, 128, None);
+    }),
+    case("index_scores/64 heads of 128, 4096 entries, 1 row", 1, |b| b.index(64, 128, 4096)),
+    case("topk/512 of 16384, 4 rows", 4, |b| {
+        let (rows, scores) = (b.rows(4 * 16384), b.x("scores", 16384));
+        ops::topk(&mut b.graph, rows, scores, 4, 512);
+        b.also(4 * 16384, 0);
+    }),
+    case("compress/windows of 128, 512 wide, 4 rows", 4, |b| b.compress(512, 128, false)),
+    case("compress/overlapping windows of 4, 128 wide, 64 rows", 64, |b| b.compress(128, 4, true)),
+    case("ring_write/512 wide, 256 rows", 256, |b| {
+        let (rows, x) = (b.rows(0), b.x("x", 512));
+        let ring = b.graph.state("ring", 512, 512);
+        ops::ring_write(&mut b.graph, rows, x, ring, 512, None);
+    }),
+    case("head_rope/64 heads of 512, normed, 16 rows", 16, |b| {
+        let (x, table) = (b.x("x", 64 * 512), b.x("table", 64));
+        ops::head_rope(&mut b.graph, x, table, 64, Some(EPS), false);
+    }),
+    case("rms_norm/4096 wide, 256 rows", 256, |b| {
+        let (x, w) = (b.x("x", 4096), b.weight("w", F32, 1, 4096));
+        ops::rms_norm(&mut b.graph, x, w, EPS);
+    }),
+    case("mhc_pre/4 streams of 4096, 64 rows", 64, |b| {
+        let (streams, mix) = (b.x("streams", 4 * 4096), b.x("mix", 24));
+        let (base, scale) = (b.weight("base", F32, 1, 24), b.weight("scale", F32, 1, 3));
+        let (norm, n, iters, hc_eps, eps) = (b.weight("norm", F32, 1, 4096), 4, 20, EPS, EPS);
+        let p = MhcPre { streams, mix, base, scale, norm, n, iters, hc_eps, eps };
+        ops::mhc_pre(&mut b.graph, p);
+    }),
+    case("mhc_post/4 streams of 4096, 64 rows", 64, |b| {
+        let (streams, coef, y) = (b.x("streams", 4 * 4096), b.x("coef", 20), b.x("y", 4096));
+        ops::mhc_post(&mut b.graph, streams, coef, y, 4);
+    }),
+    case("mhc_head/4 streams of 4096, 64 rows", 64, |b| {
+        let (streams, mix) = (b.x("streams", 4 * 4096), b.x("mix", 4));
+        let (base, scale) = (b.weight("base", F32, 1, 4), b.weight("scale", F32, 1, 1));
+        let (norm, n, hc_eps, eps) = (b.weight("norm", F32, 1, 4096), 4, EPS, EPS);
+        let p = MhcHead { streams, mix, base, scale, norm, n, hc_eps, eps };
+        ops::mhc_head(&mut b.graph, p);
+    }),
+    case("route/6 of 256 experts, 256 rows", 256, |b| {
+        let (rows, logits) = (b.rows(0), b.x("logits", 256));
+        let bias = Some(b.weight("bias", F32, 1, 256));
+        let r = Route { rows, logits, bias, image_bias: None, hash: None, k: 6, scale: 1.5 };
+        ops::route(&mut b.graph, r);
+    }),
+    case("expert_tiles/6 of 256 experts, 256 rows", 256, |b| {
+        let ids = b.ids(6, 256);
+        ops::expert_tiles(&mut b.graph, ids, 256, EXPERT_TILE);
+    }),
+    case("swiglu/2048 wide, 256 rows", 256, |b| {
+        let (gate, up) = (b.x("gate", 2048), b.x("up", 2048));
+        ops::swiglu(&mut b.graph, gate, Some(up), 10.0);
+    }),
+    case("combine/6 experts, 4096 wide, 32 rows", 32, |b| {
+        let experts = b.input("experts", Extent::rows(6), 4096);
+        let shared = b.x("shared", 4096);
+        ops::combine(&mut b.graph, experts, 6, Some(shared));
+    }),
+    case("embed/4 streams of 4096 bf16, 64 rows", 64, |b| {
+        let (rows, table) = (b.rows(0), b.weight("table", BF16, 1024, 4096));
+        let vision =
+            EmbedVision { images: b.x("images", 4096), marks: b.weight("marks", F32, 4, 4096) };
+        ops::embed(&mut b.graph, rows, table, Some(vision), 4);
+    }),
+    case("gather/4 streams of 4096, 64 rows", 64, |b| {
+        let (x, outs) = (b.x("x", 4 * 4096), b.outs(Sampling::default()));
+        ops::gather(&mut b.graph, x, outs);
+    }),
+    case("sample/greedy of 129280, 1 row", 1, |b| b.sample(Sampling::default())),
+    case("sample/top 40, p 0.9 of 129280, 1 row", 1, |b| {
+        b.sample(Sampling { temperature: 1.0, top_k: 40, top_p: 0.9, ..Sampling::default() });
+    }),
+    case("vit_attention/16 heads of 64, 256 patches", 256, |b| b.vit_attention(16, 64)),
+    case("vit_attention/3 heads of 32 (minnow), 100 patches", 100, |b| b.vit_attention(3, 32)),
+    case("vit_rope/16 heads of 64, 256 patches", 256, |b| {
+        let (qkv, table) = (b.x("qkv", 3 * 16 * 64), b.x("table", 64));
+        ops::vit_rope(&mut b.graph, qkv, table, 16);
+    }),
+    case("unfold/3x3 of 1024, 256 patches", 256, |b| {
+        let x = b.x("x", 1024);
+        let blocks = b.words("blocks", Extent::OUTS, 4, |_| vec![0, 3, 3, 16]);
+        ops::unfold(&mut b.graph, x, blocks, 3);
+    }),
+    case("gelu/4096 wide, 64 rows", 64, |b| {
+        let x = b.x("x", 4096);
+        ops::gelu(&mut b.graph, x);
+    }),
+];

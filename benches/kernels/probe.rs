@@ -1,0 +1,94 @@
+//! What the device can do at best: one kernel that only copies and one that only multiplies and adds.
+
+use fathom::gpu::Gpu;
+use fathom::graph::Cost;
+
+/// A kernel that is nobody's op.
+pub struct Probe {
+    pub name: &'static str,
+    pub cost: Cost,
+    pub groups: u32,
+    wgsl: String,
+    buffers: usize,
+}
+
+/// More than the caches of large GPUs hold, as much as a core device binds.
+const PROBE_BYTES: u64 = 64 << 20;
+
+pub fn probes() -> [Probe; 2] {
+    let copy = Probe {
+        name: "possible/copy 64 MiB",
+        cost: Cost { bytes: 2 * PROBE_BYTES, flops: 0 },
+        groups: (PROBE_BYTES / 16 / 256) as u32,
+        wgsl: "
+            @group(0) @binding(0) var<storage, read_write> y: array<vec4<f32>>;
+            @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
+            @compute @workgroup_size(256)
+            fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+                y[id.x] = x[id.x];
+            }"
+        .into(),
+        buffers: 2,
+    };
+    let (groups, loops, unrolled) = (8192, 16, 4);
+    // Eight chains of four, so that one may wait for its result while others go on. The compiler
+    // cannot know that `y` holds zeros there.
+    let each = |line: &dyn Fn(u32) -> String| (0..8).map(line).collect::<String>();
+    let start = each(&|i| format!("var a{i} = y[id.x % 8u + {i}u] + f32(id.x + {i}u);\n"));
+    let step = each(&|i| format!("a{i} = fma(a{i}, m, a{i});\n")).repeat(unrolled);
+    let loop_head = format!("for (var i = 0; i < {loops}; i++)");
+    let fma = Probe {
+        name: "possible/multiply and add",
+        cost: Cost { bytes: 0, flops: u64::from(groups) * 64 * loops * unrolled as u64 * 8 * 8 },
+        groups,
+        wgsl: format!(
+            "@group(0) @binding(0) var<storage, read_write> y: array<vec4<f32>>;
+            @compute @workgroup_size(64)
+            fn main(@builtin(global_invocation_id) id: vec3<u32>) {{
+                let m = y[0];
+                {start}
+                {loop_head} {{ {step} }}
+                y[id.x + 16u] = a0 + a1 + a2 + a3 + a4 + a5 + a6 + a7;
+            }}"
+        ),
+        buffers: 1,
+    };
+    [copy, fma]
+}
+
+impl Probe {
+    pub fn prepare(&self, gpu: &Gpu) -> (wgpu::ComputePipeline, wgpu::BindGroup) {
+        let (device, _) = gpu.wgpu();
+        let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
+            label: Some(self.name),
+            source: wgpu::ShaderSource::Wgsl(self.wgsl.as_str().into()),
+        });
+        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(self.name),
+            layout: None,
+            module: &module,
+            entry_point: Some("main"),
+            compilation_options: Default::default(),
+            cache: None,
+        });
+        let buffer = |_| {
+            device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some(self.name),
+                size: PROBE_BYTES,
+                usage: wgpu::BufferUsages::STORAGE,
+                mapped_at_creation: false,
+            })
+        };
+        let buffers: Vec<_> = (0..self.buffers).map(buffer).collect();
+        let entries = buffers.iter().zip(0..).map(|(buffer, binding)| wgpu::BindGroupEntry {
+            binding,
+            resource: buffer.as_entire_binding(),
+        });
+        let group = device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(self.name),
+            layout: &pipeline.get_bind_group_layout(0),
+            entries: &entries.collect::<Vec<_>>(),
+        });
+        (pipeline, group)
+    }
+}

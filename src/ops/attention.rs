@@ -1,0 +1,184 @@
+//! Attention in which all heads share one latent vector a position, both as key and as value
+//! (multi-query attention), with a learned sink a head and, beside a window of plain positions,
+//! optionally compressed ones.
+//!
+//! For head `h` of a row, over its keys `k_j`, with `s_j = scale * q_h . k_j` and `m` the largest of
+//! all `s_j` and `sink_h`:
+//!
+//! `o_h = sum_j e^(s_j - m) k_j / (sum_j e^(s_j - m) + e^(sink_h - m))`
+//!
+//! The keys are the ring's rows of positions `row.first..=row.last`, then the compressed entries.
+
+use bytemuck::{Pod, Zeroable};
+use rayon::prelude::*;
+
+use super::row::Row;
+use crate::gpu::{Kernel, Limits, grid};
+use crate::graph::reference::Host;
+use crate::graph::{Cost, Elem, Graph, Op, StepSize, TensorId, Use};
+
+/// The compressed keys of [`Attention`].
+#[derive(Clone, Copy, Debug)]
+pub struct Compressed {
+    /// State `[slots * entries, d]`.
+    pub cache: TensorId,
+    /// Cache places a sequence.
+    pub entries: usize,
+    /// Positions an entry was made of: a row at `p` sees entries below `(p + 1) / ratio`.
+    pub ratio: usize,
+    /// Integers `[T, 1 + k]`: how many entries a row attends to, then which. Without it: all that
+    /// the row sees.
+    pub select: Option<TensorId>,
+}
+
+/// What [`attention`] works on.
+#[derive(Clone, Copy, Debug)]
+pub struct Attention {
+    /// The token rows `[T, 8]`.
+    pub rows: TensorId,
+    /// Queries `[T, H * d]`.
+    pub q: TensorId,
+    /// State `[slots * cap, d]`, in which position `p` stands at `p % cap`.
+    pub ring: TensorId,
+    /// Ring places a sequence.
+    pub cap: usize,
+    /// More keys, if there are any.
+    pub compressed: Option<Compressed>,
+    /// `[1, H]`.
+    pub sinks: TensorId,
+    /// H.
+    pub heads: usize,
+    /// Of the scores.
+    pub scale: f32,
+}
+
+/// Attends from every row; returns `[T, H * d]`. The ring must hold all that the rows see, the
+/// step's own rows included.
+pub fn attention(g: &mut Graph, a: Attention) -> TensorId {
+    let (rows, cols) = (g.tensor(a.q).rows, g.tensor(a.q).cols);
+    assert_eq!(cols, a.heads * g.tensor(a.ring).cols, "attention: query columns");
+    assert_eq!(g.tensor(a.sinks).cols, a.heads, "attention: sinks");
+    let out = g.scratch("attention", Elem::F32, rows, cols);
+    g.push("attention", Node { a, out });
+    out
+}
+
+#[derive(Debug)]
+struct Node {
+    a: Attention,
+    out: TensorId,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Params {
+    heads: u32,
+    dim: u32,
+    cap: u32,
+    entries: u32,
+    ratio: u32,
+    select_cols: u32,
+    scale: f32,
+    pad: u32,
+}
+
+/// Heads a workgroup works on: `4 * HEAD_GROUPS` of the shader. Each key is read once for all.
+const HEADS: usize = 8;
+/// Invocations a workgroup: the shader's `KEYS * HEAD_GROUPS`, a key and four heads each.
+const WG: usize = 64;
+
+impl Op for Node {
+    fn name(&self) -> &'static str {
+        "attention"
+    }
+
+    fn uses(&self) -> Vec<Use> {
+        let a = &self.a;
+        let mut uses = vec![a.rows.read(), a.q.read(), a.ring.read(), a.sinks.read()];
+        uses.push(self.out.write());
+        if let Some(c) = &a.compressed {
+            uses.push(c.cache.read());
+            uses.extend(c.select.map(TensorId::read));
+        }
+        uses
+    }
+
+    fn reference(&self, host: &Host<'_>) {
+        let a = &self.a;
+        let (rows, q, ring) = (host.u32(a.rows), host.f32(a.q), host.f32(a.ring));
+        let (sinks, mut out) = (host.f32(a.sinks), host.f32_mut(self.out));
+        let cache = a.compressed.map(|c| host.f32(c.cache));
+        let select = a.compressed.and_then(|c| c.select).map(|s| (host.u32(s), host.cols(s)));
+        let d = host.cols(a.ring);
+        let (q, ring, sinks) = (&*q, &*ring, &*sinks);
+        let (cache, select) = (cache.as_deref(), select.as_ref().map(|(s, cols)| (&**s, *cols)));
+        let of_row = |(t, (row, out)): (usize, (&Row, &mut [f32]))| {
+            let slot = row.slot as usize;
+            let mut keys: Vec<&[f32]> = (row.first as usize..=row.last as usize)
+                .map(|p| &ring[(slot * a.cap + p % a.cap) * d..][..d])
+                .collect();
+            if let (Some(c), Some(cache)) = (a.compressed, cache) {
+                let entry = |i: usize| &cache[(slot * c.entries + i) * d..][..d];
+                match select {
+                    None => keys.extend((0..row.visible(c.ratio)).map(entry)),
+                    Some((select, cols)) => {
+                        let list = &select[t * cols..(t + 1) * cols];
+                        let chosen = &list[1..1 + list[0] as usize];
+                        keys.extend(chosen.iter().map(|&i| entry(i as usize)));
+                    }
+                }
+            }
+            let q = &q[t * a.heads * d..(t + 1) * a.heads * d];
+            for ((q, out), &sink) in q.chunks_exact(d).zip(out.chunks_exact_mut(d)).zip(sinks) {
+                let dot = |k: &[f32]| q.iter().zip(k).map(|(q, k)| q * k).sum::<f32>();
+                let scores: Vec<f32> = keys.iter().map(|k| a.scale * dot(k)).collect();
+                let top = scores.iter().copied().fold(sink, f32::max);
+                let mut total = (sink - top).exp();
+                out.fill(0.0);
+                for (s, k) in scores.iter().zip(&keys) {
+                    let e = (s - top).exp();
+                    total += e;
+                    out.iter_mut().zip(*k).for_each(|(o, k)| *o += e * k);
+                }
+                out.iter_mut().for_each(|o| *o /= total);
+            }
+        };
+        let outs = out.par_chunks_exact_mut(a.heads * d);
+        Row::all(&rows).par_iter().zip(outs).enumerate().for_each(of_row);
+    }
+
+    fn kernels(&self, graph: &Graph, _: &Limits) -> Vec<Kernel> {
+        let a = &self.a;
+        let dim = graph.tensor(a.ring).cols;
+        let select = a.compressed.and_then(|c| c.select);
+        let (entries, ratio) = a.compressed.map_or((0, 1), |c| (c.entries, c.ratio));
+        let params = Params {
+            heads: a.heads as u32,
+            dim: dim as u32,
+            cap: a.cap as u32,
+            entries: entries as u32,
+            ratio: ratio as u32,
+            select_cols: select.map_or(0, |s| graph.tensor(s).cols as u32),
+            scale: a.scale,
+            pad: 0,
+        };
+        let blocks = a.heads.div_ceil(HEADS);
+        vec![
+            Kernel::new("attention", params, self.uses(), move |s| grid(s.rows * blocks))
+                .flag_if(a.compressed.is_some(), "COMPRESSED")
+                .flag_if(select.is_some(), "SELECT")
+                .constant("DIMS_PER_LANE", dim.div_ceil(WG) as u32),
+        ]
+    }
+
+    /// Queries, outputs and selected entries; how much of the rings and caches is read depends on
+    /// the rows' positions, which a step's size does not tell.
+    fn cost(&self, graph: &Graph, step: StepSize) -> Cost {
+        let a = &self.a;
+        let select = a.compressed.and_then(|c| c.select);
+        let keys = select.map_or(0, |s| graph.tensor(s).cols as u64 - 1);
+        let q = (step.rows * graph.tensor(a.q).cols) as u64;
+        let read = step.rows as u64 * keys * (graph.tensor(a.ring).cols as u64 + 1);
+        Cost { bytes: 8 * q + 4 * read, flops: 4 * q * keys }
+    }
+}

@@ -1,0 +1,114 @@
+//! How much each compressed entry matters to a row, by a small multi-head product:
+//!
+//! `I[s] = sum_h (scale * w_h) * relu(q_h . k_s)` for every entry `s < (p + 1) / ratio`.
+
+use bytemuck::{Pod, Zeroable};
+use rayon::prelude::*;
+
+use super::row::Row;
+use crate::gpu::{Kernel, Limits, grid};
+use crate::graph::reference::Host;
+use crate::graph::{Cost, Elem, Graph, Op, StepSize, TensorId, Use};
+
+/// What [`index_scores`] works on.
+#[derive(Clone, Copy, Debug)]
+pub struct IndexScores {
+    /// The token rows `[T, 8]`.
+    pub rows: TensorId,
+    /// `[T, Hi * di]`.
+    pub q: TensorId,
+    /// `[T, Hi]`: the heads' weights, before `scale`.
+    pub weights: TensorId,
+    /// State `[slots * entries, di]`.
+    pub keys: TensorId,
+    /// Cache places a sequence.
+    pub entries: usize,
+    /// Positions an entry was made of.
+    pub ratio: usize,
+    /// Multiplies the weights: `di^-0.5 * Hi^-0.5`.
+    pub scale: f32,
+}
+
+/// Scores `[T, entries]`. What stands for entries that a row does not see is not written.
+pub fn index_scores(g: &mut Graph, i: IndexScores) -> TensorId {
+    let rows = g.tensor(i.q).rows;
+    let heads = g.tensor(i.weights).cols;
+    assert_eq!(g.tensor(i.q).cols, heads * g.tensor(i.keys).cols, "index_scores: query columns");
+    let out = g.scratch("index_scores", Elem::F32, rows, i.entries);
+    g.push("index_scores", Node { i, out });
+    out
+}
+
+#[derive(Debug)]
+struct Node {
+    i: IndexScores,
+    out: TensorId,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Params {
+    heads: u32,
+    dim: u32,
+    entries: u32,
+    ratio: u32,
+    scale: f32,
+    pad: [u32; 3],
+}
+
+/// Entries a workgroup: the shader's `KEYS`.
+const KEYS: usize = 64;
+
+impl Op for Node {
+    fn name(&self) -> &'static str {
+        "index_scores"
+    }
+
+    fn uses(&self) -> Vec<Use> {
+        let i = &self.i;
+        vec![i.rows.read(), i.q.read(), i.weights.read(), i.keys.read(), self.out.write()]
+    }
+
+    fn reference(&self, host: &Host<'_>) {
+        let i = &self.i;
+        let (rows, q, weights) = (host.u32(i.rows), host.f32(i.q), host.f32(i.weights));
+        let (keys, mut out) = (host.f32(i.keys), host.f32_mut(self.out));
+        let (heads, dim) = (host.cols(i.weights), host.cols(i.keys));
+        let (q, weights, keys) = (&*q, &*weights, &*keys);
+        let of_row = |(t, (row, out)): (usize, (&Row, &mut [f32]))| {
+            for (s, out) in out[..row.visible(i.ratio)].iter_mut().enumerate() {
+                let k = &keys[(row.slot as usize * i.entries + s) * dim..][..dim];
+                *out = 0.0;
+                for h in t * heads..(t + 1) * heads {
+                    let dot: f32 = q[h * dim..].iter().zip(k).map(|(q, k)| q * k).sum();
+                    *out += i.scale * weights[h] * dot.max(0.0);
+                }
+            }
+        };
+        let outs = out.par_chunks_exact_mut(i.entries);
+        Row::all(&rows).par_iter().zip(outs).enumerate().for_each(of_row);
+    }
+
+    fn kernels(&self, graph: &Graph, _: &Limits) -> Vec<Kernel> {
+        let i = &self.i;
+        let params = Params {
+            heads: graph.tensor(i.weights).cols as u32,
+            dim: graph.tensor(i.keys).cols as u32,
+            entries: i.entries as u32,
+            ratio: i.ratio as u32,
+            scale: i.scale,
+            pad: [0; 3],
+        };
+        let blocks = i.entries.div_ceil(KEYS);
+        vec![
+            Kernel::new("index_scores", params, self.uses(), move |s| grid(s.rows * blocks))
+                .constant("KEYS", KEYS as u32),
+        ]
+    }
+
+    /// The queries and weights; how many keys are read depends on the rows' positions.
+    fn cost(&self, graph: &Graph, step: StepSize) -> Cost {
+        let cols = graph.tensor(self.i.q).cols + graph.tensor(self.i.weights).cols;
+        Cost { bytes: 4 * (step.rows * cols) as u64, flops: 0 }
+    }
+}

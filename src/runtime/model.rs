@@ -1,0 +1,64 @@
+//! A model's files: a folder, or the default model that is built in.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::Result;
+use crate::formats::{Checkpoint, V4Config};
+use crate::text::{PromptStyle, Tokenizer};
+
+/// An opened model: nothing is computed yet.
+#[derive(Debug)]
+pub struct Model {
+    /// The folder, or `minnow` for the one that is built in.
+    pub name: String,
+    /// Its weights and configuration.
+    pub checkpoint: Checkpoint,
+    folder: Option<PathBuf>,
+}
+
+impl Model {
+    /// The default model, minnow (see `weights/minnow/README.md`).
+    ///
+    /// # Errors
+    /// Never in a build whose files are whole.
+    pub fn builtin() -> Result<Self> {
+        let config = include_str!("../../weights/minnow/config.json");
+        let weights = include_bytes!("../../weights/minnow/model.safetensors");
+        let checkpoint = Checkpoint::from_static(config, weights)?;
+        Ok(Self { name: "minnow".into(), checkpoint, folder: None })
+    }
+
+    /// The model in a folder of config.json, tokenizer.json and safetensors files.
+    ///
+    /// # Errors
+    /// If it has no usable config.json or weights.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let checkpoint = Checkpoint::open(folder)?;
+        let name = folder.display().to_string();
+        Ok(Self { name, checkpoint, folder: Some(folder.to_owned()) })
+    }
+
+    /// Its tokenizer.
+    ///
+    /// # Errors
+    /// If the folder has no usable tokenizer.json.
+    pub fn tokenizer(&self) -> Result<Arc<Tokenizer>> {
+        let tokenizer = match &self.folder {
+            Some(folder) => Tokenizer::from_file(folder.join("tokenizer.json")),
+            None => Tokenizer::from_bytes(
+                "minnow's tokenizer.json",
+                include_bytes!("../../weights/minnow/tokenizer.json"),
+            ),
+        };
+        tokenizer.map(Arc::new)
+    }
+
+    /// How its prompts are written.
+    ///
+    /// # Errors
+    /// If its config.json is unusable.
+    pub fn prompt_style(&self) -> Result<PromptStyle> {
+        PromptStyle::from_config(&V4Config::from_checkpoint(&self.checkpoint)?)
+    }
+}

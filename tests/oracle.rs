@@ -1,0 +1,141 @@
+//! Logits against implementations nobody here wrote: the tiny random checkpoints of
+//! `tests/fixtures/oracle` (see its README), in one piece, in chunks of 7 and token by token.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use fathom::formats::Checkpoint;
+use fathom::media;
+use fathom::runtime::{Backend, Engine, EngineOptions, Prompt, Session};
+use safetensors::SafeTensors;
+
+/// Largest difference allowed, relative to the root mean square of the reference's logits.
+const TOLERANCE: f64 = 2e-4;
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/oracle").join(name)
+}
+
+struct Expected {
+    ids: Vec<u32>,
+    logits: Vec<f32>,
+}
+
+fn expected(name: &str) -> Expected {
+    let bytes = std::fs::read(folder(name).join("expected.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let data = |name| file.tensor(name).unwrap().data().to_vec();
+    let ids: Vec<u32> = bytemuck::pod_collect_to_vec(&data("ids"));
+    Expected { ids, logits: bytemuck::pod_collect_to_vec(&data("logits")) }
+}
+
+fn pictures(name: &str) -> Vec<PathBuf> {
+    (0..).map(|i| folder(name).join(format!("image.{i}.png"))).take_while(|p| p.exists()).collect()
+}
+
+fn engine(name: &str, backend: Backend) -> Engine {
+    let checkpoint = Checkpoint::open(folder(name)).unwrap();
+    let options = EngineOptions {
+        backend,
+        context: Some(expected(name).ids.len()),
+        chunk: 1024,
+        outs: usize::MAX,
+        ..EngineOptions::default()
+    };
+    Engine::load(&checkpoint, &options, &mut |_, _, _| {}).unwrap()
+}
+
+fn logits(engine: &mut Engine, name: &str, chunk: usize) -> Vec<f32> {
+    let mut encoded = vec![];
+    for path in pictures(name) {
+        let plan = engine.plan_config().unwrap();
+        let patches = media::prepare(&media::picture::read(&path).unwrap(), &plan).unwrap();
+        encoded.push(engine.encode(patches).unwrap());
+    }
+    let prompt = Prompt::from_ids(&expected(name).ids, &engine.config, encoded).unwrap();
+    let mut out = vec![];
+    let mut session = Session::new(engine);
+    session
+        .logits(prompt, chunk, &mut |rows| {
+            out.extend_from_slice(rows);
+            Ok(())
+        })
+        .unwrap();
+    out
+}
+
+fn check(name: &str) {
+    let expected = expected(name).logits;
+    let mut backends = vec![Backend::Cpu];
+    if common::gpu().is_some() {
+        backends.push(Backend::Gpu);
+    }
+    for backend in backends {
+        let mut engine = engine(name, backend);
+        for chunk in [1024, 7, 1] {
+            let got = logits(&mut engine, name, chunk);
+            let e = common::error(&got, &expected);
+            println!("{name} {backend:?} chunk {chunk}: {e:.2e}");
+            assert!(e <= TOLERANCE, "{name} on {backend:?} in chunks of {chunk}: error {e:.2e}");
+        }
+        // The same bits again, whatever ran in between.
+        let (a, b) = (logits(&mut engine, name, 7), logits(&mut engine, name, 7));
+        assert!(a == b, "{name} on {backend:?} is not reproducible");
+    }
+}
+
+macro_rules! fixtures {
+    ($($name:ident)*) => {
+        $(#[test]
+        fn $name() {
+            check(stringify!($name));
+        })*
+    };
+}
+
+fixtures! {
+    text_hf_names text_hf_saved text_official text_bf16 text_f16 text_long vision_one vision_four
+}
+
+/// A chunk, and an image span, of more rows than a step has logits for.
+#[test]
+fn logits_in_several_runs() {
+    let name = "vision_four";
+    let checkpoint = Checkpoint::open(folder(name)).unwrap();
+    let options = EngineOptions { backend: Backend::Cpu, outs: 5, ..EngineOptions::default() };
+    let mut engine = Engine::load(&checkpoint, &options, &mut |_, _, _| {}).unwrap();
+    let e = common::error(&logits(&mut engine, name, 30), &expected(name).logits);
+    assert!(e <= TOLERANCE, "error {e:.2e}");
+}
+
+/// Pixels and aligner rows of each picture, to tell a fault of the eye from one of the mind.
+#[test]
+fn pictures_are_prepared_and_seen_alike() {
+    for name in ["vision_one", "vision_four"] {
+        let bytes = std::fs::read(folder(name).join("expected.safetensors")).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let floats = |name: String| -> Vec<f32> {
+            bytemuck::pod_collect_to_vec(file.tensor(&name).unwrap().data())
+        };
+        let mut engine = engine(name, Backend::Cpu);
+        let plan = engine.plan_config().unwrap();
+        for (i, path) in pictures(name).iter().enumerate() {
+            let patches = media::prepare(&media::picture::read(path).unwrap(), &plan).unwrap();
+            let e = common::error(&patches.data, &floats(format!("image.{i}.patches")));
+            assert!(e < 1e-6, "{name}: pixels of picture {i}: error {e:.2e}");
+            let rows = engine.encode(patches).unwrap();
+            let e = common::error(&rows.tokens, &floats(format!("image.{i}.rows")));
+            assert!(e < 1e-4, "{name}: aligner rows of picture {i}: error {e:.2e}");
+        }
+    }
+}
+
+/// Formats that no kernel reads yet are refused by the tensor's name, not misread.
+#[test]
+fn fp8_is_refused_by_name() {
+    let checkpoint = Checkpoint::open(folder("text_fp8_fp4")).unwrap();
+    let options = EngineOptions { backend: Backend::Cpu, ..EngineOptions::default() };
+    let error = Engine::load(&checkpoint, &options, &mut |_, _, _| {}).unwrap_err().to_string();
+    assert!(error.contains("wq_a.weight") && error.contains("F8_E4M3"), "{error}");
+}

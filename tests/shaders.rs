@@ -1,0 +1,415 @@
+//! Every kernel on every backend: parsed and validated by naga, translated to SPIR-V, MSL and HLSL as
+//! wgpu would, and held against WebGPU's core limits. Needs no GPU, so that Metal and DX12 cannot
+//! break unseen where only Vulkan runs.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::path::{Path, PathBuf};
+
+use fathom::formats::{Checkpoint, V4Config, Weights};
+use fathom::gpu::{Kernel, Limits, shader};
+use fathom::graph::{Access, Graph, StepSize};
+use fathom::models::ModelWeights;
+use fathom::models::deepseek_v4::{Capacity, text_graph};
+use fathom::models::deepseek_v4_vision::vision_graph;
+use fathom::ops::FEW_ROWS;
+use naga::back::{hlsl, msl, spv};
+use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy, Layouter};
+use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
+use naga::{AddressSpace, Module, ResourceBinding, ShaderStage, StorageAccess};
+
+type Consts = &'static [(&'static str, u32)];
+
+/// The ways in which the ops specialise a shader: one of each list of flag sets (several flags of a
+/// set apart by blanks), with one of the lists of constants.
+struct Variants {
+    shader: &'static str,
+    flags: &'static [&'static [&'static str]],
+    consts: &'static [Consts],
+}
+
+const FORMAT: &[&str] = &["", "F16", "BF16"];
+const SUBGROUPS: &[&str] = &["", "SUBGROUPS"];
+/// From one stream to the most that there may be.
+const STREAMS: &[Consts] = &[&[("N", 1)], &[("N", 4)], &[("N", 8)]];
+
+const fn variants(
+    shader: &'static str,
+    flags: &'static [&'static [&'static str]],
+    consts: &'static [Consts],
+) -> Variants {
+    Variants { shader, flags, consts }
+}
+
+/// All of them. Constants are those of small models and of the largest published ones.
+const VARIANTS: &[Variants] = &[
+    variants(
+        "attention",
+        &[&["", "COMPRESSED", "COMPRESSED SELECT"]],
+        &[&[("DIMS_PER_LANE", 1)], &[("DIMS_PER_LANE", 8)]],
+    ),
+    variants("combine", &[&["", "SHARED"]], &[&[("SPAN", 256)]]),
+    variants("compress", &[&["", "OVERLAP"], SUBGROUPS], &[&[("DIM", 24)], &[("DIM", 512)]]),
+    variants("embed", &[FORMAT, &["", "VISION"]], &[&[]]),
+    variants("expert_tiles", &[], &[&[("EXPERTS", 1)], &[("EXPERTS", 256)], &[("EXPERTS", 512)]]),
+    variants("gather", &[], &[&[]]),
+    variants("gelu", &[], &[&[]]),
+    variants("head_rope", &[], &[&[("WG", 32)]]),
+    variants("head_rope", &[&["NORM"], SUBGROUPS], &[&[]]),
+    variants("index_scores", &[], &[&[("KEYS", 64)]]),
+    variants(
+        "matmul_rows",
+        &[FORMAT, &["", "X8"], &["", "BIAS"], &["", "RESIDUAL"]],
+        &[&[("ROWS", 1)], &[("ROWS", 2)], &[("ROWS", 4)]],
+    ),
+    variants("matmul_rows", &[FORMAT, &["EXPERTS"], &["", "X8"], &["", "GATED"]], &[&[]]),
+    variants("matmul_tiles", &[FORMAT, &["", "X8"], &["", "BIAS"], &["", "RESIDUAL"]], &[&[]]),
+    variants(
+        "matmul_tiles",
+        &[FORMAT, &["EXPERTS"], &["", "X8"], &["", "GATED"]],
+        &[&[("BM", 16), ("BN", 64)]],
+    ),
+    variants("mhc_head", &[SUBGROUPS], STREAMS),
+    variants("mhc_post", &[], STREAMS),
+    variants("mhc_pre", &[SUBGROUPS], STREAMS),
+    variants("ring_write", &[&["", "ADD"]], &[&[]]),
+    variants("rms_norm", &[SUBGROUPS], &[&[]]),
+    variants("route", &[&["", "BIAS"], &["", "IMAGE_BIAS"], &["", "HASH"]], &[&[]]),
+    variants("sample", &[SUBGROUPS], &[&[]]),
+    variants("swiglu", &[&["", "PACKED"]], &[&[]]),
+    variants("topk", &[], &[&[]]),
+    variants("unfold", &[], &[&[]]),
+    variants("vit_attention", &[], &[&[("CHUNKS", 1)], &[("CHUNKS", 2)], &[("CHUNKS", 4)]]),
+    variants("vit_rope", &[], &[&[]]),
+];
+
+impl Variants {
+    /// Every set of flags.
+    fn flag_sets(&self) -> Vec<BTreeSet<&'static str>> {
+        let mut sets = vec![BTreeSet::new()];
+        for choices in self.flags {
+            let with = |set: &BTreeSet<&'static str>, choice: &&'static str| {
+                set.iter().copied().chain(choice.split_whitespace()).collect()
+            };
+            sets = sets.iter().flat_map(|s| choices.iter().map(move |c| with(s, c))).collect();
+        }
+        sets
+    }
+}
+
+#[test]
+fn every_variant_translates_within_core_limits() {
+    let mut count = 0;
+    for v in VARIANTS {
+        for set in v.flag_sets() {
+            let flags: Vec<_> = set.into_iter().collect();
+            for consts in v.consts {
+                check(v.shader, &flags, consts);
+                count += 1;
+            }
+        }
+    }
+    println!("{count} variants");
+}
+
+/// Nothing escapes [`VARIANTS`] that is in the shaders: no file, and no flag that a file asks for.
+#[test]
+fn every_shader_and_flag_has_variants() {
+    let mut listed: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for v in VARIANTS {
+        listed.entry(v.shader).or_default().extend(v.flag_sets().into_iter().flatten());
+    }
+    assert_eq!(listed.keys().copied().collect::<Vec<_>>(), shader::names());
+    for (shader, flags) in listed {
+        let mut asked = BTreeSet::new();
+        flags_of(&format!("{shader}.wgsl"), &mut asked);
+        // These come in with every use of a library file, and make no difference to all its users.
+        for flag in flags {
+            assert!(asked.contains(flag), "{shader}.wgsl does not know {flag}");
+            asked.remove(flag);
+        }
+        asked.remove("SUBGROUPS");
+        assert!(asked.is_empty(), "no variant of {shader} sets {asked:?}");
+    }
+}
+
+/// The flags of the `//#if` lines of a file in `shaders` and of what it includes.
+fn flags_of(file: &str, flags: &mut BTreeSet<String>) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders").join(file);
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    for line in text.lines().map(str::trim) {
+        if let Some(flag) = line.strip_prefix("//#if ") {
+            flags.insert(flag.to_owned());
+        } else if let Some(lib) = line.strip_prefix("//#include ") {
+            flags_of(&format!("lib/{lib}.wgsl"), flags);
+        }
+    }
+}
+
+/// What the models here ask for, with their own constants: it is among the variants, its bindings are
+/// those of its shader, and it too translates.
+#[test]
+fn models_ask_for_kernels_that_translate() {
+    let listed: HashSet<_> =
+        VARIANTS.iter().flat_map(|v| v.flag_sets().into_iter().map(|f| (v.shader, f))).collect();
+    let mut seen = BTreeSet::new();
+    for folder in models() {
+        for graph in graphs(&folder) {
+            for subgroups in [false, true] {
+                let limits = Limits { subgroups, ..Limits::CORE };
+                for node in graph.nodes() {
+                    for kernel in node.op.kernels(&graph, &limits) {
+                        let Kernel { shader, flags, consts, .. } = &kernel;
+                        if !seen.insert((*shader, flags.clone(), consts.clone())) {
+                            continue;
+                        }
+                        let set = flags.iter().copied().collect();
+                        let place = format!("{} of {}: {kernel:?}", node.label, graph.name);
+                        assert!(listed.contains(&(*shader, set)), "not listed: {place}");
+                        bindings_fit(&check(shader, flags, consts), &kernel, &place);
+                    }
+                }
+            }
+        }
+    }
+    println!("{} distinct kernels", seen.len());
+    assert!(seen.iter().any(|s| s.1.contains(&"GATED")) && seen.iter().any(|s| s.0 == "unfold"));
+}
+
+fn models() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let oracle = std::fs::read_dir(root.join("tests/fixtures/oracle")).unwrap();
+    let folders = oracle.map(|entry| entry.unwrap().path()).filter(|p| p.is_dir());
+    folders.chain([root.join("weights/minnow")]).collect()
+}
+
+/// A model's graphs: prefill, decode of one sequence and of as many as that phase may have, vision.
+fn graphs(folder: &Path) -> Vec<Graph> {
+    let checkpoint = Checkpoint::open(folder).unwrap();
+    let config = V4Config::from_checkpoint(&checkpoint).unwrap();
+    let mut weights = ModelWeights::new(Weights::new(&checkpoint));
+    let capacity = Capacity { slots: 2, context: 512, chunk: 64 };
+    let mut graphs = vec![];
+    for (rows, outs) in [(64, 1), (64, 64), (1, 1), (2, 2), (FEW_ROWS, FEW_ROWS)] {
+        match text_graph(&config, &mut weights, capacity, StepSize { rows, outs }) {
+            Ok(text) => graphs.push(text.0),
+            // Stored in formats that have no kernels yet.
+            Err(e) => assert!(folder.ends_with("text_fp8_fp4"), "{}: {e}", folder.display()),
+        }
+    }
+    if let Some(v) = &config.vision {
+        let patches = v.max_tokens * v.downsample * v.downsample;
+        for max in [StepSize { rows: patches, outs: v.max_tokens }, StepSize { rows: 4, outs: 1 }] {
+            graphs.push(vision_graph(&config, v, &mut weights, max).unwrap().0);
+        }
+    }
+    graphs
+}
+
+/// Each binding of the shader is there, and written only if the op says so.
+fn bindings_fit(module: &Module, kernel: &Kernel, place: &str) {
+    let layouter = layout(module);
+    for (_, var) in module.global_variables.iter() {
+        let Some(at) = var.binding else { continue };
+        match (at.binding, var.space) {
+            (0, AddressSpace::Uniform) => {
+                let size = layouter[var.ty].size as usize;
+                let given = kernel.params.len().next_multiple_of(16);
+                assert!(size <= given, "Params of {size} bytes in {given}: {place}");
+            }
+            (1, AddressSpace::Uniform) => {}
+            (b @ 2.., AddressSpace::Storage { access }) => {
+                let given = kernel.bindings.get(b as usize - 2);
+                let given = given.unwrap_or_else(|| panic!("no binding {b}: {place}"));
+                let writes = access.contains(StorageAccess::STORE);
+                assert_eq!(writes, given.used.access != Access::Read, "binding {b}: {place}");
+            }
+            (b, space) => panic!("binding {b} is {space:?}: {place}"),
+        }
+    }
+}
+
+/// Parses, validates and translates one specialisation, and holds it against the core limits.
+fn check(shader: &str, flags: &[&str], consts: &[(&str, u32)]) -> Module {
+    let place = format!("{shader} {flags:?} {consts:?}");
+    let wgsl = shader::specialise(shader, flags, consts);
+    let module = naga::front::wgsl::parse_str(&wgsl)
+        .unwrap_or_else(|e| panic!("{place}: {}", e.emit_to_string(&wgsl)));
+    let subgroups = flags.contains(&"SUBGROUPS");
+    // Nothing beyond the core (unpack2x16float is of it), except in the tier that says so.
+    let mut may = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    may.set(Capabilities::SUBGROUP, subgroups);
+    let info = Validator::new(ValidationFlags::all(), may)
+        .validate(&module)
+        .unwrap_or_else(|e| panic!("{place}: {}", e.emit_to_string(&wgsl)));
+    core_limits(&module, &place);
+    // As the tests run it and as it ships.
+    for checked in [true, false] {
+        to_spirv(&module, &info, subgroups, checked, &place);
+        to_msl(&module, &info, subgroups, checked, &place);
+        to_hlsl(&module, &info, subgroups, checked, &place);
+    }
+    module
+}
+
+fn layout(module: &Module) -> Layouter {
+    let mut layouter = Layouter::default();
+    layouter.update(module.to_ctx()).unwrap();
+    layouter
+}
+
+/// WebGPU's default limits, that no tier of ours may exceed in a shader.
+fn core_limits(module: &Module, place: &str) {
+    let limits = wgpu::Limits::default();
+    let layouter = layout(module);
+    let of = |space: fn(AddressSpace) -> bool| {
+        module.global_variables.iter().map(|(_, v)| v).filter(move |v| space(v.space))
+    };
+
+    let shared: u32 = of(|s| s == AddressSpace::WorkGroup)
+        .map(|v| layouter[v.ty].size.next_multiple_of(16))
+        .sum();
+    let most = limits.max_compute_workgroup_storage_size;
+    assert!(shared <= most, "{place}: {shared} bytes of workgroup memory, over {most}");
+
+    let storage = of(|s| matches!(s, AddressSpace::Storage { .. })).count();
+    let most = limits.max_storage_buffers_per_shader_stage as usize;
+    assert!(storage <= most, "{place}: {storage} storage buffers, over {most}");
+
+    assert!(module.overrides.is_empty(), "{place}: overrides are left");
+    let [entry] = module.entry_points.as_slice() else {
+        panic!("{place}: one entry point, please")
+    };
+    assert_eq!((entry.name.as_str(), entry.stage), ("main", ShaderStage::Compute), "{place}");
+    let [x, y, z] = entry.workgroup_size;
+    let most = limits.max_compute_invocations_per_workgroup;
+    assert!(x * y * z <= most, "{place}: {x} x {y} x {z} invocations, over {most}");
+}
+
+fn policies(checked: bool) -> BoundsCheckPolicies {
+    let policy = if checked { BoundsCheckPolicy::Restrict } else { BoundsCheckPolicy::Unchecked };
+    BoundsCheckPolicies {
+        index: policy,
+        buffer: policy,
+        image_load: policy,
+        binding_array: BoundsCheckPolicy::Unchecked,
+    }
+}
+
+/// Where each bound variable goes: buffers in the order of their bindings.
+fn bound(module: &Module) -> impl Iterator<Item = (ResourceBinding, AddressSpace)> {
+    module.global_variables.iter().filter_map(|(_, v)| Some((v.binding?, v.space)))
+}
+
+/// For Vulkan 1.0, or for 1.1 where there are subgroups; and for 1.3.
+fn to_spirv(module: &Module, info: &ModuleInfo, subgroups: bool, checked: bool, place: &str) {
+    use spv::Capability as C;
+    let mut may: naga::FastHashSet<_> = [C::Shader, C::Matrix].into_iter().collect();
+    if subgroups {
+        may.extend([C::GroupNonUniform, C::GroupNonUniformArithmetic, C::GroupNonUniformBallot]);
+    }
+    for lang_version in [if subgroups { (1, 3) } else { (1, 0) }, (1, 6)] {
+        let options = spv::Options {
+            lang_version,
+            flags: spv::WriterFlags::empty(),
+            capabilities: Some(may.clone()),
+            bounds_check_policies: policies(checked),
+            zero_initialize_workgroup_memory: spv::ZeroInitializeWorkgroupMemoryMode::None,
+            force_loop_bounding: checked,
+            ..Default::default()
+        };
+        let pipeline =
+            spv::PipelineOptions { shader_stage: ShaderStage::Compute, entry_point: "main".into() };
+        let words = spv::write_vec(module, info, &options, Some(&pipeline))
+            .unwrap_or_else(|e| panic!("{place}: SPIR-V {lang_version:?}: {e}"));
+        keep(place, checked, &ending(lang_version, "spv"), bytemuck::cast_slice(&words));
+    }
+}
+
+/// For the oldest Metal that wgpu would use with these shaders, and for the newest.
+fn to_msl(module: &Module, info: &ModuleInfo, subgroups: bool, checked: bool, place: &str) {
+    let mut slots = 0..;
+    let mut slot = || slots.next().unwrap();
+    let mut resources: Vec<_> = bound(module).collect();
+    resources.sort_by_key(|(at, _)| at.binding);
+    let resources = resources.into_iter().map(|(at, space)| {
+        let mutable = space.access().contains(StorageAccess::STORE);
+        (at, msl::BindTarget { buffer: Some(slot()), mutable, ..Default::default() })
+    });
+    let resources: msl::BindingMap = resources.collect();
+    let resources =
+        msl::EntryPointResources { resources, immediates_buffer: None, sizes_buffer: Some(slot()) };
+    for lang_version in [if subgroups { (2, 3) } else { (2, 0) }, (3, 0), (4, 0)] {
+        let options = msl::Options {
+            lang_version,
+            fake_missing_bindings: false,
+            per_entry_point_map: [("main".to_owned(), resources.clone())].into_iter().collect(),
+            bounds_check_policies: policies(checked),
+            zero_initialize_workgroup_memory: false,
+            force_loop_bounding: checked,
+            ..Default::default()
+        };
+        let pipeline = msl::PipelineOptions {
+            entry_point: Some((ShaderStage::Compute, "main".into())),
+            ..Default::default()
+        };
+        let (text, written) = msl::write_string(module, info, &options, &pipeline)
+            .unwrap_or_else(|e| panic!("{place}: MSL {lang_version:?}: {e}"));
+        for name in written.entry_point_names {
+            name.unwrap_or_else(|e| panic!("{place}: MSL {lang_version:?}: {e}"));
+        }
+        keep(place, checked, &ending(lang_version, "metal"), text.as_bytes());
+    }
+}
+
+/// For the FXC compiler, that Windows has, except where there are subgroups; and for DXC.
+fn to_hlsl(module: &Module, info: &ModuleInfo, subgroups: bool, checked: bool, place: &str) {
+    use hlsl::ShaderModel as S;
+    let target = |at: ResourceBinding| hlsl::BindTarget {
+        register: at.binding,
+        restrict_indexing: true,
+        ..Default::default()
+    };
+    for shader_model in [if subgroups { S::V6_0 } else { S::V5_1 }, S::V6_8] {
+        let options = hlsl::Options {
+            shader_model,
+            fake_missing_bindings: false,
+            binding_map: bound(module).map(|(at, _)| (at, target(at))).collect(),
+            // wgpu needs this for num_workgroups.
+            special_constants_binding: Some(hlsl::BindTarget { space: 1, ..Default::default() }),
+            zero_initialize_workgroup_memory: false,
+            restrict_indexing: checked,
+            force_loop_bounding: checked,
+            ..Default::default()
+        };
+        let pipeline =
+            hlsl::PipelineOptions { entry_point: Some((ShaderStage::Compute, "main".into())) };
+        let mut text = String::new();
+        let written = hlsl::Writer::new(&mut text, &options, &pipeline)
+            .write(module, info, None)
+            .unwrap_or_else(|e| panic!("{place}: HLSL {shader_model:?}: {e}"));
+        for name in written.entry_point_names {
+            name.unwrap_or_else(|e| panic!("{place}: HLSL {shader_model:?}: {e}"));
+        }
+        keep(place, checked, &format!("{}.hlsl", shader_model.to_str()), text.as_bytes());
+    }
+}
+
+fn ending((major, minor): (u8, u8), language: &str) -> String {
+    format!("{major}_{minor}.{language}")
+}
+
+/// Writes a translation into the folder that `FATHOM_KEEP_SHADERS` names, if it is set: for
+/// `spirv-val`, Metal's or DirectX's own compiler, or to be read.
+fn keep(place: &str, checked: bool, ending: &str, bytes: &[u8]) {
+    let Some(folder) = std::env::var_os("FATHOM_KEEP_SHADERS") else { return };
+    let mut name: String = place
+        .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+        .filter(|word| !word.is_empty())
+        .collect::<Vec<_>>()
+        .join("-");
+    if checked {
+        name += "-checked";
+    }
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(Path::new(&folder).join(format!("{name}.{ending}")), bytes).unwrap();
+}

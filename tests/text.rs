@@ -1,0 +1,7 @@
+//! Prompts, token ids and tensor names against implementations nobody here wrote. The fixtures are
+//! made by `scripts/fixtures/text.py`.
+
+#[path = "text/dialects.rs"]
+mod dialects;
+#[path = "text/prompts.rs"]
+mod prompts;
