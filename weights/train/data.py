@@ -263,7 +263,7 @@ def easy_group(rng, easy, p, k, phase):
 def scene_group(rng, p, k, weights):
     rows, images, shapes = Rows(), [], []
     for _ in range(p):
-        s = scenes.scene(rng, rng.choices((1, 2, 3, 4, 5), (1, 3, 3, 2, 2))[0])
+        s = scenes.scene(rng, rng.choices((1, 2, 3, 4, 5), (1, 2, 3, 3, 3))[0])
         images.append(paint(rng, s, scenes.background(rng)))
         shapes.append(described(s))
 
@@ -327,7 +327,7 @@ def text_groups(rng, count, weights, simple=0.0):
         task = weighted(rng, weights)
         more, bind, words = [], [], []
         if task == "facts" and rng.random() < 0.9:  # several questions about the same facts, one after another
-            said, pairs, asked = tasks.facts_talk(rng, rng.random() < simple)
+            said, pairs, asked = tasks.facts_talk(rng, rng.random() < simple, 1.5)
             asked = asked[:1] + [x for x in asked[1:] if rng.random() < 0.7]
             (q, a, _), thought = asked[0], None
             q, more, words = f"{said} {q}", [turn(q, None, a) for q, a, _ in asked[1:]], [encode(" " + w)[0] for _, _, w in asked]

@@ -257,11 +257,11 @@ def arithmetic(rng):
     return q, f"{b}-{a}: " + sub_steps(b, a), str(a - b)
 
 
-def facts_talk(rng, simple=False):
+def facts_talk(rng, simple=False, backward=1.0):
     """One to four facts as text, the (key, value) of each, and a question for each in random order.
 
     A question comes as (question, answer, the word it asks about). `simple` keeps to one form, which a beginner needs
-    to find out that a question points at a fact.
+    to find out that a question points at a fact; `backward` multiplies the share of questions from value to key.
     """
     n = rng.choice((2, 2, 3, 4)) if simple else rng.randint(1, 4)
     k = 0 if simple else rng.random()
@@ -277,7 +277,7 @@ def facts_talk(rng, simple=False):
         keys, values = rng.sample(NAMES, n), rng.sample(NOUNS, n)
         say, ask, ask_back, back = "{} has the {}.", "what does {} have?", "who has the {}?", 0.5
     pairs = list(zip(keys, values))
-    asked = [(ask_back.format(v), k, v) if rng.random() < back and values.count(v) == 1 else (ask.format(k), v, k) for k, v in pairs]
+    asked = [(ask_back.format(v), k, v) if rng.random() < back * backward and values.count(v) == 1 else (ask.format(k), v, k) for k, v in pairs]
     rng.shuffle(asked)
     return " ".join(say.format(k, v) for k, v in pairs), pairs, asked
 
