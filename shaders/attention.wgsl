@@ -5,8 +5,9 @@
 // q, o    [T, heads * dim] f32
 // ring    [slots * cap, dim] f32
 // sinks   [heads] f32
-// cache   [slots * entries, dim] f32 (with COMPRESSED)
-// picked  [T, select_cols] u32, a count and then entries (with SELECT)
+// cache   [slots * entries, dim] f32; without compressed entries any buffer, and entries is 0
+// picked  [T, select_cols] u32, a count and then entries; any buffer, and select_cols 0, if all
+//         entries are seen
 
 // Keys a tile. A lane scores one key for four heads, so a workgroup has KEYS * HEAD_GROUPS lanes;
 // 64 suit the narrowest and the widest subgroups.
@@ -35,12 +36,8 @@ struct Params {
 @group(0) @binding(4) var<storage, read> ring: array<f32>;
 @group(0) @binding(5) var<storage, read> sinks: array<f32>;
 @group(0) @binding(6) var<storage, read_write> o: array<f32>;
-//#if COMPRESSED
 @group(0) @binding(7) var<storage, read> cache: array<f32>;
-//#endif
-//#if SELECT
 @group(0) @binding(8) var<storage, read> picked: array<u32>;
-//#endif
 
 // Row of each key of the tile; IN_CACHE is set where it is a row of the cache.
 var<workgroup> key_row: array<u32, KEYS>;
@@ -54,11 +51,9 @@ var<workgroup> scores: array<vec4<f32>, KEYS * HEAD_GROUPS>;
 var<workgroup> weights: array<vec4<f32>, KEYS * HEAD_GROUPS>;
 
 fn key_at(row: u32, c: u32) -> f32 {
-//#if COMPRESSED
     if (row & IN_CACHE) != 0u {
         return cache[(row & ~IN_CACHE) * params.dim + c];
     }
-//#endif
     return ring[row * params.dim + c];
 }
 
@@ -99,14 +94,14 @@ fn main(ids: Ids) {
     let in_ring = rows[at].last + 1u - first;
     var count = in_ring;
     let ring_base = rows[at].slot * params.cap;
-//#if COMPRESSED
     let cache_base = rows[at].slot * params.entries;
-//#if SELECT
-    count += min(picked[at * params.select_cols], params.select_cols - 1u);
-//#else
-    count += min((rows[at].position + 1u) / params.ratio, params.entries);
-//#endif
-//#endif
+    // Asked at run time: each further variant of this kernel costs software adapters seconds.
+    let selects = params.select_cols > 0u;
+    if selects {
+        count += min(picked[at * params.select_cols], params.select_cols - 1u);
+    } else {
+        count += min((rows[at].position + 1u) / params.ratio, params.entries);
+    }
 
     // Which key and heads this lane scores.
     let my_key = ids.lane % KEYS;
@@ -131,23 +126,20 @@ fn main(ids: Ids) {
         if ids.lane < KEYS {
             let j = min(tile + ids.lane, count - 1u);
             var row = ring_base + (first + j) % params.cap;
-//#if COMPRESSED
             if j >= in_ring {
-//#if SELECT
-                let entry = picked[at * params.select_cols + 1u + j - in_ring];
-//#else
-                let entry = j - in_ring;
-//#endif
+                var entry = j - in_ring;
+                if selects {
+                    entry = picked[at * params.select_cols + 1u + entry];
+                }
                 row = IN_CACHE | (cache_base + entry);
             }
-//#endif
             key_row[ids.lane] = row;
         }
 
         var score = vec4<f32>();
         for (var chunk = 0u; chunk < params.dim; chunk += CHUNK) {
             workgroupBarrier();
-            for (var i = ids.lane; i < KEYS * CHUNK; i += WG) {
+            for (var i = ids.lane; i < KEYS * CHUNK; i += WG * step.one) {
                 let c = chunk + i % CHUNK;
                 var v = 0.0;
                 if c < params.dim {
@@ -155,13 +147,13 @@ fn main(ids: Ids) {
                 }
                 key_tile[i / CHUNK * (CHUNK + 1u) + i % CHUNK] = v;
             }
-            for (var i = ids.lane; i < CHUNK * HEAD_GROUPS; i += WG) {
+            for (var i = ids.lane; i < CHUNK * HEAD_GROUPS; i += WG * step.one) {
                 let g = i / CHUNK;
                 let c = i % CHUNK;
                 query_tile[c * HEAD_GROUPS + g] = query_at(base, head0 + 4u * g, chunk + c);
             }
             workgroupBarrier();
-            for (var c = 0u; c < CHUNK; c++) {
+            for (var c = 0u; c < CHUNK; c += step.one) {
                 let k = key_tile[my_key * (CHUNK + 1u) + c];
                 score = fma(vec4<f32>(k), query_tile[c * HEAD_GROUPS + my_group], score);
             }

@@ -112,7 +112,7 @@ fn main(ids: Ids) {
 //#endif
         }
         workgroupBarrier();
-        for (var k = 0u; k < KV; k++) {
+        for (var k = 0u; k < KV; k += step.one) {
             // Rows and outputs of an invocation lie WIDTH apart: neighbours read neighbours.
             var xs: array<vec4<f32>, TM>;
             for (var i = 0u; i < TM; i++) {

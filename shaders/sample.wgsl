@@ -124,8 +124,8 @@ fn find_cut(
 ) -> Cut {
     var found = Cut(0u, 0.0);
     for (var shift = 33u; shift > 0u; ) {
-        shift -= DIGIT_BITS;
-        for (var d = 0u; d < DIGITS; d++) {
+        shift -= DIGIT_BITS * step.one;
+        for (var d = 0u; d < DIGITS; d += step.one) {
             bins[d * WG + ids.lane] = 0.0;
         }
         for (var i = ids.lane; i < params.vocab; i += WG) {
@@ -143,7 +143,7 @@ fn find_cut(
         workgroupBarrier();
         // Lane l adds up DIGITS neighbouring sums of digit l / (WG / DIGITS).
         var sum = 0.0;
-        for (var i = 0u; i < DIGITS; i++) {
+        for (var i = 0u; i < DIGITS; i += step.one) {
             sum += bins[ids.lane * DIGITS + i];
         }
         part[ids.lane] = sum;
@@ -153,9 +153,9 @@ fn find_cut(
             // If rounding leaves the goal out of reach, the lowest digit that holds anything.
             var chosen = Cut(0u, above);
             for (var d = DIGITS; d > 0u; ) {
-                d--;
+                d -= step.one;
                 var here = 0.0;
-                for (var i = 0u; i < WG / DIGITS; i++) {
+                for (var i = 0u; i < WG / DIGITS; i += step.one) {
                     here += part[d * (WG / DIGITS) + i];
                 }
                 if here > 0.0 {
@@ -245,14 +245,14 @@ fn main(ids: Ids) {
     workgroupBarrier();
     if ids.lane == 0u {
         var total = 0.0;
-        for (var lane = 0u; lane < WG; lane++) {
+        for (var lane = 0u; lane < WG; lane += step.one) {
             total += bins[lane];
         }
         let goal = uniform_float(out) * total;
         // Should rounding leave the goal out of reach, the last that has any mass.
         var before = 0.0;
         var chosen = Drawer(WG, 0.0);
-        for (var lane = 0u; lane < WG; lane++) {
+        for (var lane = 0u; lane < WG; lane += step.one) {
             if bins[lane] > 0.0 {
                 chosen = Drawer(lane, goal - before);
                 before += bins[lane];

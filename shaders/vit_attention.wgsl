@@ -106,7 +106,7 @@ fn main(ids: Ids) {
         }
         for (var chunk = 0u; chunk < CHUNKS; chunk++) {
             workgroupBarrier();
-            for (var i = ids.lane; i < TILE * QUADS; i += WG) {
+            for (var i = ids.lane; i < TILE * QUADS; i += WG * step.one) {
                 // Lanes that are neighbours read dimensions that are.
                 let d = i % TILE;
                 let quad = i / TILE;
@@ -115,7 +115,7 @@ fn main(ids: Ids) {
                 right[d * PITCH + quad] = across_patches(tile + 4u * quad, 1u, head, from_d);
             }
             workgroupBarrier();
-            for (var d = 0u; d < TILE; d++) {
+            for (var d = 0u; d < TILE; d += step.one) {
                 let q = left[d * PITCH + down];
                 let k = right[d * PITCH + across];
                 for (var j = 0u; j < 4u; j++) {
@@ -135,7 +135,7 @@ fn main(ids: Ids) {
         part[across * QUADS + down] = mine;
         workgroupBarrier();
         let old = top;
-        for (var i = 0u; i < QUADS; i++) {
+        for (var i = 0u; i < QUADS; i += step.one) {
             top = max(top, part[i * QUADS + down]);
         }
         let shrink = exp(old - top);
@@ -152,13 +152,13 @@ fn main(ids: Ids) {
 
         for (var chunk = 0u; chunk < CHUNKS; chunk++) {
             workgroupBarrier();
-            for (var i = ids.lane; i < TILE * QUADS; i += WG) {
+            for (var i = ids.lane; i < TILE * QUADS; i += WG * step.one) {
                 let quad = i % QUADS;
                 let k = i / QUADS;
                 right[k * PITCH + quad] = value(tile + k, head, chunk * TILE + 4u * quad);
             }
             workgroupBarrier();
-            for (var k = 0u; k < TILE; k++) {
+            for (var k = 0u; k < TILE; k += step.one) {
                 let weight = left[k * PITCH + down];
                 let v = right[k * PITCH + across];
                 for (var i = 0u; i < 4u; i++) {
@@ -171,7 +171,7 @@ fn main(ids: Ids) {
     part[across * QUADS + down] = sum;
     workgroupBarrier();
     var total = vec4(0.0);
-    for (var i = 0u; i < QUADS; i++) {
+    for (var i = 0u; i < QUADS; i += step.one) {
         total += part[i * QUADS + down];
     }
     for (var i = 0u; i < 4u; i++) {

@@ -42,11 +42,7 @@ const fn variants(
 
 /// All of them. Constants are those of small models and of the largest published ones.
 const VARIANTS: &[Variants] = &[
-    variants(
-        "attention",
-        &[&["", "COMPRESSED", "COMPRESSED SELECT"]],
-        &[&[("DIMS_PER_LANE", 1)], &[("DIMS_PER_LANE", 8)]],
-    ),
+    variants("attention", &[&[""]], &[&[("DIMS_PER_LANE", 1)], &[("DIMS_PER_LANE", 8)]]),
     variants("combine", &[&["", "SHARED"]], &[&[("SPAN", 256)]]),
     variants("compress", &[&["", "OVERLAP"], SUBGROUPS], &[&[("DIM", 24)], &[("DIM", 512)]]),
     variants("embed", &[FORMAT, &["", "VISION"]], &[&[]]),

@@ -3,6 +3,9 @@
 struct Step {
     rows: u32,  // token rows (or patches) in this step
     outs: u32,  // rows whose logits are wanted
+    // 1. Compilers do not know, and so do not unroll a loop that steps by it: those of software
+    // adapters take many seconds over a long kernel.
+    one: u32,
 }
 @group(0) @binding(1) var<uniform> step: Step;
 

@@ -137,7 +137,8 @@ impl GpuGraph {
     pub fn begin(&self, step: StepSize, inputs: &[(TensorId, Data)]) {
         let max = self.graph.max;
         assert!(step.rows <= max.rows && step.outs <= max.outs, "{step:?} is over {max:?}");
-        let words = [step.rows as u32, step.outs as u32, 0, 0];
+        // The third word is `one` of shaders/lib/step.wgsl.
+        let words = [step.rows as u32, step.outs as u32, 1, 0];
         self.gpu.queue.write_buffer(&self.step, 0, bytemuck::cast_slice(&words));
         for (id, data) in inputs {
             self.write(*id, data);

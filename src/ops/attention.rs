@@ -163,10 +163,13 @@ impl Op for Node {
             pad: 0,
         };
         let blocks = a.heads.div_ceil(HEADS);
+        // What a layer lacks is bound to something it has, and not read.
+        let cache = a.compressed.map_or(a.ring, |c| c.cache);
+        let bound = [a.rows, a.q, a.ring, a.sinks].map(TensorId::read);
+        let rest = [self.out.write(), cache.read(), select.unwrap_or(a.rows).read()];
+        let bound = bound.into_iter().chain(rest);
         vec![
-            Kernel::new("attention", params, self.uses(), move |s| grid(s.rows * blocks))
-                .flag_if(a.compressed.is_some(), "COMPRESSED")
-                .flag_if(select.is_some(), "SELECT")
+            Kernel::new("attention", params, bound, move |s| grid(s.rows * blocks))
                 .constant("DIMS_PER_LANE", dim.div_ceil(WG) as u32),
         ]
     }
