@@ -4,6 +4,8 @@ use std::fmt;
 
 use safetensors::Dtype;
 
+use super::BlockFormat;
+
 /// The number format of a stored tensor. Everything here can be opened and listed; which of them a
 /// model can run is the model's business.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -36,10 +38,12 @@ pub enum DType {
     F8E8M0,
     /// 4-bit float with 2 exponent bits and 1 fraction bit, two to a byte.
     F4E2M1,
+    /// A block format of a GGUF file.
+    Block(BlockFormat),
 }
 
 impl DType {
-    /// Every format, with the name a safetensors header gives it and its width in bits.
+    /// Every format a safetensors file may have, with the name a safetensors header gives it and its width in bits.
     const TABLE: [(Self, Dtype, &'static str, usize); 14] = [
         (Self::F32, Dtype::F32, "F32", 32),
         (Self::F16, Dtype::F16, "F16", 16),
@@ -57,19 +61,21 @@ impl DType {
         (Self::F4E2M1, Dtype::F4, "F4", 4),
     ];
 
-    /// The name a safetensors header gives this format, e.g. `BF16`.
+    /// The name a safetensors header or a GGUF file gives this format, e.g. `BF16`.
     pub fn name(self) -> &'static str {
-        self.row().2
+        match self {
+            Self::Block(format) => format.name(),
+            _ => self.row().map_or("", |row| row.2),
+        }
     }
 
-    /// Bits one element takes.
-    pub fn bits(self) -> usize {
-        self.row().3
-    }
-
-    /// Bytes `elements` elements take, or `None` if that overflows or ends inside a byte.
+    /// Bytes `elements` elements take, or `None` if that overflows or ends inside a byte or block.
     pub fn byte_len(self, elements: usize) -> Option<usize> {
-        let bits = elements.checked_mul(self.bits())?;
+        let (unit, bits) = match self {
+            Self::Block(format) => (format.block(), 8 * format.block_bytes()),
+            _ => (1, self.row()?.3),
+        };
+        let bits = elements.is_multiple_of(unit).then_some(elements / unit)?.checked_mul(bits)?;
         bits.is_multiple_of(8).then_some(bits / 8)
     }
 
@@ -78,9 +84,8 @@ impl DType {
         Self::TABLE.iter().find(|row| row.1 == dtype).map(|row| row.0)
     }
 
-    fn row(self) -> &'static (Self, Dtype, &'static str, usize) {
-        // The table lists the variants in the order they are declared in; a test holds it to that.
-        &Self::TABLE[self as usize]
+    fn row(self) -> Option<&'static (Self, Dtype, &'static str, usize)> {
+        Self::TABLE.iter().find(|row| row.0 == self)
     }
 }
 
@@ -95,9 +100,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn table_is_in_declaration_order_and_agrees_with_safetensors() {
+    fn the_table_agrees_with_safetensors() {
         for (dtype, other, name, bits) in DType::TABLE {
-            assert_eq!(dtype.row().0, dtype);
             assert_eq!(bits, other.bitsize(), "{name}");
             assert_eq!(serde_json::to_string(&other).unwrap(), format!("\"{name}\""));
             assert_eq!(DType::from_safetensors(other), Some(dtype));
@@ -110,5 +114,7 @@ mod tests {
         assert_eq!(DType::F4E2M1.byte_len(3), None);
         assert_eq!(DType::BF16.byte_len(3), Some(6));
         assert_eq!(DType::F32.byte_len(usize::MAX / 2), None);
+        assert_eq!(DType::Block(BlockFormat::Q4_0).byte_len(64), Some(36));
+        assert_eq!(DType::Block(BlockFormat::Q4_0).byte_len(63), None);
     }
 }

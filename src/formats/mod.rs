@@ -4,6 +4,7 @@
 //! [`Weights`] finds a tensor by its official name whichever naming the folder uses;
 //! [`V4Config`] reads the model's dimensions.
 
+mod block;
 mod checkpoint;
 mod config;
 mod dtype;
@@ -12,6 +13,7 @@ mod names;
 mod shard;
 mod view;
 
+pub use block::{BlockFormat, ROW_ALIGN};
 pub use checkpoint::Checkpoint;
 pub use config::{LayerKind, V4Config, VisionConfig, Yarn};
 pub use dtype::DType;
