@@ -13,7 +13,7 @@ mod names;
 mod shard;
 mod view;
 
-pub use block::{BlockFormat, ROW_ALIGN};
+pub use block::{BlockFormat, E2M1, IQ4, ROW_ALIGN, fp4_row, fp8_f32_row, fp8_row};
 pub use checkpoint::Checkpoint;
 pub use config::{LayerKind, V4Config, VisionConfig, Yarn};
 pub use dtype::DType;

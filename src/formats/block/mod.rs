@@ -4,10 +4,39 @@
 //! A *stored* row is a run of blocks as the file has them; [`BlockFormat::block_bytes`] tells their
 //! size. A *packed* row is the same bits for the GPU: parted into planes, each in the order of the
 //! elements, so that a kernel loads whole words wherever it begins. A packed row is
-//! `[codes][more bits of the codes][scales]`, one plane after the other without gaps, padded to a
-//! multiple of [`ROW_ALIGN`] words; the elements beyond the row's end are zero codes.
+//! `[codes][more bits of the codes][scales]`, one plane after the other, each from a whole word on,
+//! and is padded with zeros to a multiple of [`ROW_ALIGN`] words. A plane of `b` bits has its item
+//! `i` at bits `b i .. b i + b`, counted from the lowest bit of its first word; items never straddle
+//! words. The elements beyond the row's end are what the last stored block has there.
+//!
+//! What an element is, in f32, with `c` its code, `g` its group's number and `d`, `m` those of its
+//! block (f16 unless told otherwise, `d` in the low half of the word):
+//!
+//! | | |
+//! |---|---|
+//! | Q4_0, Q5_0, Q8_0 | `d (c - 8)`, `d (c - 16)`, `d c` with `c` signed |
+//! | Q4_1, Q5_1 | `d c + m` |
+//! | Q2_K | `(d (g mod 16)) c - m (g / 16)` |
+//! | Q3_K, Q6_K | `(d g) (c - 4)`, `(d g) (c - 32)`, `g` signed |
+//! | Q4_K, Q5_K | `(d g0) c - m g1`: `g0` the low byte of the group's 16 bits, `g1` the high |
+//! | IQ4_NL, IQ4_XS | `d T[c]`, `(d g) T[c]`, `g` signed, `T` of [`IQ4`] |
+//! | MXFP4 | `2^(d - 128) E[c]`, `d` a byte, `E` of [`E2M1`]: twice the number of the standard |
+//! | FP8 | `2^(d - 127) e4m3(c)`, `d` a byte, 255 for NaN |
+//! | FP8_F32 | `d e4m3(c)`, `d` in f32 |
+//!
+//! All products of the first eight lines are exact in f32 and each sum rounds once, so that it does
+//! not matter whether a kernel fuses them. The powers of two of small `d` are subnormal numbers.
+
+mod deepseek;
+mod layout;
+mod scales;
+mod values;
 
 use std::fmt;
+
+pub use deepseek::{fp4_row, fp8_f32_row, fp8_row};
+use layout::{Bits, Parts};
+pub use values::{E2M1, IQ4};
 
 /// Packed rows begin at multiples of so many 32-bit words.
 pub const ROW_ALIGN: usize = 4;
@@ -58,6 +87,10 @@ struct Row {
     block: usize,
     /// Bytes a stored block.
     bytes: usize,
+    /// Where a stored block has the numbers that all of it shares; their size is the last plane's.
+    top: usize,
+    /// Where a stored block has the codes.
+    codes: &'static [Bits],
     /// Planes of a packed row: (bits, for so many elements), in order.
     planes: &'static [(usize, usize)],
 }
@@ -69,36 +102,55 @@ const TABLE: [Row; 15] = {
         format: BlockFormat,
         name: &'static str,
         ggml: Option<u32>,
-        block: usize,
-        bytes: usize,
+        [block, bytes, top]: [usize; 3],
+        codes: &'static [Bits],
         planes: &'static [(usize, usize)],
     ) -> Row {
-        Row { format, name, ggml, block, bytes, planes }
+        Row { format, name, ggml, block, bytes, top, codes, planes }
+    }
+    const fn at(at: usize, run: usize, bits: usize, shift: usize) -> Bits {
+        Bits { at, run, bits, shift }
     }
     [
         // Codes, then the scale (and the minimum above it in the same word).
-        row(Q4_0, "Q4_0", Some(2), 32, 18, &[(4, 1), (16, 32)]),
-        row(Q4_1, "Q4_1", Some(3), 32, 20, &[(4, 1), (32, 32)]),
+        row(Q4_0, "Q4_0", Some(2), [32, 18, 0], &[at(2, 16, 4, 0)],
+            &[(4, 1), (16, 32)]),
+        row(Q4_1, "Q4_1", Some(3), [32, 20, 0], &[at(4, 16, 4, 0)],
+            &[(4, 1), (32, 32)]),
         // Low four bits, high bit, scale (and minimum).
-        row(Q5_0, "Q5_0", Some(6), 32, 22, &[(4, 1), (1, 1), (16, 32)]),
-        row(Q5_1, "Q5_1", Some(7), 32, 24, &[(4, 1), (1, 1), (32, 32)]),
-        row(Q8_0, "Q8_0", Some(8), 32, 34, &[(8, 1), (16, 32)]),
+        row(Q5_0, "Q5_0", Some(6), [32, 22, 0], &[at(6, 16, 4, 0), at(2, 1, 1, 4)],
+            &[(4, 1), (1, 1), (16, 32)]),
+        row(Q5_1, "Q5_1", Some(7), [32, 24, 0], &[at(8, 16, 4, 0), at(4, 1, 1, 4)],
+            &[(4, 1), (1, 1), (32, 32)]),
+        row(Q8_0, "Q8_0", Some(8), [32, 34, 0], &[at(2, 1, 8, 0)],
+            &[(8, 1), (16, 32)]),
         // Codes, a byte for 16 (scale in its low half, minimum in its high), scale and minimum.
-        row(Q2K, "Q2_K", Some(10), 256, 84, &[(2, 1), (8, 16), (32, 256)]),
+        row(Q2K, "Q2_K", Some(10), [256, 84, 80], &[at(16, 32, 2, 0)],
+            &[(2, 1), (8, 16), (32, 256)]),
         // Low two bits, high bit, a signed byte for 16 (32 taken off), scale.
-        row(Q3K, "Q3_K", Some(11), 256, 110, &[(2, 1), (1, 1), (8, 16), (16, 256)]),
+        row(Q3K, "Q3_K", Some(11), [256, 110, 108], &[at(32, 32, 2, 0), at(0, 32, 1, 2)],
+            &[(2, 1), (1, 1), (8, 16), (16, 256)]),
         // Codes, for each 32 the scale in one byte and the minimum in the next, scale and minimum.
-        row(Q4K, "Q4_K", Some(12), 256, 144, &[(4, 1), (16, 32), (32, 256)]),
+        row(Q4K, "Q4_K", Some(12), [256, 144, 0], &[at(16, 32, 4, 0)],
+            &[(4, 1), (16, 32), (32, 256)]),
         // Low four bits, high bit, then as Q4_K.
-        row(Q5K, "Q5_K", Some(13), 256, 176, &[(4, 1), (1, 1), (16, 32), (32, 256)]),
+        row(Q5K, "Q5_K", Some(13), [256, 176, 0], &[at(48, 32, 4, 0), at(16, 32, 1, 4)],
+            &[(4, 1), (1, 1), (16, 32), (32, 256)]),
         // Low four bits, high two, a signed byte for 16, scale.
-        row(Q6K, "Q6_K", Some(14), 256, 210, &[(4, 1), (2, 1), (8, 16), (16, 256)]),
-        row(IQ4NL, "IQ4_NL", Some(20), 32, 18, &[(4, 1), (16, 32)]),
+        row(Q6K, "Q6_K", Some(14), [256, 210, 208], &[at(0, 64, 4, 0), at(128, 32, 2, 4)],
+            &[(4, 1), (2, 1), (8, 16), (16, 256)]),
+        row(IQ4NL, "IQ4_NL", Some(20), [32, 18, 0], &[at(2, 16, 4, 0)],
+            &[(4, 1), (16, 32)]),
         // Codes, a signed byte for 32 (32 taken off), scale.
-        row(IQ4XS, "IQ4_XS", Some(23), 256, 136, &[(4, 1), (8, 32), (16, 256)]),
-        row(MXFP4, "MXFP4", Some(39), 32, 17, &[(4, 1), (8, 32)]),
-        row(FP8, "FP8", None, 32, 33, &[(8, 1), (8, 32)]),
-        row(FP8F32, "FP8_F32", None, 128, 132, &[(8, 1), (32, 128)]),
+        row(IQ4XS, "IQ4_XS", Some(23), [256, 136, 0], &[at(8, 16, 4, 0)],
+            &[(4, 1), (8, 32), (16, 256)]),
+        // Codes, then the scale's byte or bytes.
+        row(MXFP4, "MXFP4", Some(39), [32, 17, 0], &[at(1, 16, 4, 0)],
+            &[(4, 1), (8, 32)]),
+        row(FP8, "FP8", None, [32, 33, 0], &[at(1, 1, 8, 0)],
+            &[(8, 1), (8, 32)]),
+        row(FP8F32, "FP8_F32", None, [128, 132, 0], &[at(4, 1, 8, 0)],
+            &[(8, 1), (32, 128)]),
     ]
 };
 
@@ -111,6 +163,21 @@ impl BlockFormat {
     fn row(self) -> &'static Row {
         // In the order of declaration; a test holds the table to that.
         &TABLE[self as usize]
+    }
+
+    /// Bytes that all of a block shares.
+    fn top_bytes(self) -> usize {
+        self.row().planes.last().map_or(0, |(bits, _)| bits / 8)
+    }
+
+    /// Bytes that a packed row has for the groups inside a block.
+    fn group_bytes(self) -> usize {
+        let inner = |&&(_, each): &&(usize, usize)| each > 1 && each < self.block();
+        self.row()
+            .planes
+            .iter()
+            .find(inner)
+            .map_or(0, |(bits, each)| self.block() / each * bits / 8)
     }
 
     /// Its usual name, e.g. `Q4_K`.
@@ -164,6 +231,47 @@ impl BlockFormat {
     /// Words of a packed row of `cols` elements.
     pub fn packed_words(self, cols: usize) -> usize {
         self.planes(cols).last().map_or(0, |end| end.next_multiple_of(ROW_ALIGN))
+    }
+
+    /// The numbers of a stored row, as many as `out` takes.
+    ///
+    /// # Panics
+    /// If `stored` has fewer than [`BlockFormat::stored_bytes`] of these.
+    pub fn dequantize(self, stored: &[u8], out: &mut [f32]) {
+        assert!(stored.len() >= self.stored_bytes(out.len()), "{self}: too few bytes in a row");
+        let blocks = stored.chunks_exact(self.block_bytes());
+        let mut parts = Parts::default();
+        for (block, out) in blocks.zip(out.chunks_mut(self.block())) {
+            parts.take_apart(self, block);
+            values::write(self, &parts, out);
+        }
+    }
+
+    /// Appends the packed row of a stored row of `cols` elements.
+    ///
+    /// # Panics
+    /// If `stored` has fewer than [`BlockFormat::stored_bytes`] of these.
+    pub fn pack_row(self, stored: &[u8], cols: usize, out: &mut Vec<u8>) {
+        let stored = &stored[..self.stored_bytes(cols)];
+        let first = out.len();
+        out.resize(first + 4 * self.packed_words(cols), 0);
+        let packed = &mut out[first..];
+        let starts = self.planes(cols);
+        let mut parts = Parts::default();
+        for (i, block) in stored.chunks_exact(self.block_bytes()).enumerate() {
+            parts.take_apart(self, block);
+            let mut shift = 0;
+            for (&(bits, each), start) in self.row().planes.iter().zip(&starts) {
+                let bytes = self.block() / each * bits / 8;
+                let plane = &mut packed[4 * start + i * bytes..][..bytes];
+                if each == 1 {
+                    Bits { at: 0, run: 1, bits, shift }.put(&parts.codes[..self.block()], plane);
+                    shift += bits;
+                } else {
+                    plane.copy_from_slice(parts.scales(self, each));
+                }
+            }
+        }
     }
 }
 
