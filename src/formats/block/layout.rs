@@ -24,6 +24,9 @@ impl Bits {
     /// Adds these bits of the codes of a block.
     fn get(&self, block: &[u8], codes: &mut [u8]) {
         let bytes = &block[self.at..][..codes.len() * self.bits / 8];
+        if self.bits == 8 {
+            return codes.copy_from_slice(bytes);
+        }
         let mask = 0xff >> (8 - self.bits);
         let each = self.run * 8 / self.bits;
         for (bytes, codes) in bytes.chunks_exact(self.run).zip(codes.chunks_exact_mut(each)) {
@@ -38,6 +41,13 @@ impl Bits {
     /// Adds these bits of `codes` to a block that has zeros there.
     pub(super) fn put(&self, codes: &[u8], block: &mut [u8]) {
         let bytes = &mut block[self.at..][..codes.len() * self.bits / 8];
+        match (self.run, self.bits) {
+            (_, 8) => return bytes.copy_from_slice(codes),
+            (1, 4) => return put_in_order::<2>(codes, self.shift, bytes),
+            (1, 2) => return put_in_order::<4>(codes, self.shift, bytes),
+            (1, 1) => return put_in_order::<8>(codes, self.shift, bytes),
+            _ => {}
+        }
         let mask = 0xff >> (8 - self.bits);
         let each = self.run * 8 / self.bits;
         for (bytes, codes) in bytes.chunks_exact_mut(self.run).zip(codes.chunks_exact(each)) {
@@ -46,6 +56,17 @@ impl Bits {
                     *byte |= (code >> self.shift & mask) << (i * self.bits);
                 }
             }
+        }
+    }
+}
+
+/// [`Bits::put`] for runs of one byte, which holds `EACH` elements: fast, as loading a model packs
+/// all its rows.
+fn put_in_order<const EACH: usize>(codes: &[u8], shift: usize, bytes: &mut [u8]) {
+    let bits = 8 / EACH;
+    for (byte, codes) in bytes.iter_mut().zip(codes.as_chunks::<EACH>().0) {
+        for (i, code) in codes.iter().enumerate() {
+            *byte |= (code >> shift & 0xff >> (8 - bits)) << (i * bits);
         }
     }
 }
