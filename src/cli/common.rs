@@ -54,13 +54,13 @@ impl DeviceArgs {
     }
 }
 
-/// Opens a model: a folder, or the one that is built in.
+/// Opens a model: a folder, a GGUF file, or the one that is built in.
 ///
 /// # Errors
-/// If the folder holds no usable model.
+/// If there is no usable model.
 pub fn open(model: Option<&PathBuf>) -> Result<Model> {
     match model {
-        Some(folder) => Model::open(folder),
+        Some(path) => Model::open(path),
         None => Model::builtin(),
     }
 }

@@ -1,4 +1,5 @@
-//! A model folder: its `config.json` and its safetensors files, mapped rather than read.
+//! A model's files, mapped rather than read: a folder of `config.json` and safetensors files, or a
+//! GGUF file.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -6,47 +7,71 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::shard::{Entry, Shard};
-use super::{DType, TensorView};
+use super::gguf::{self, config_text};
+use super::shard::{Bytes, Entry, Shard};
+use super::{DType, Gguf, TensorView};
 use crate::{Error, Result};
 
 const CONFIG: &str = "config.json";
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
-/// An opened model folder, or a model embedded in the program. Opening checks every header; tensor
+/// A model's opened files, or a model embedded in the program. Opening checks every header; tensor
 /// bytes are only paged in when they are looked at.
 pub struct Checkpoint {
     config_path: PathBuf,
     config: String,
+    gguf: Option<Gguf>,
     shards: Vec<Shard>,
     /// Every tensor by its name in the files: which shard, and what the shard's header says.
     tensors: BTreeMap<String, (usize, Entry)>,
 }
 
 impl Checkpoint {
-    /// Opens the model in `folder`: its `config.json`, and the weights in `model.safetensors`, or
-    /// in the files `model.safetensors.index.json` names, or else in every `*.safetensors` there.
+    /// Opens the model at `path`.
+    ///
+    /// A folder: its `config.json`, and the weights in `model.safetensors`, or in the files
+    /// `model.safetensors.index.json` names, or else in every `*.safetensors` there. A GGUF file,
+    /// or any of the files of a split one. A folder without safetensors files but with one GGUF
+    /// model.
     ///
     /// Errors name the file and, where there is one, the tensor: a missing or truncated file, a
     /// bad header, an index that disagrees with its files, a tensor that is in two files.
-    pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
-        let folder = folder.as_ref();
-        if !folder.is_dir() {
-            let what = "not a model folder (a folder with config.json and *.safetensors files)";
-            return Err(Error::file(folder, what));
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        if !path.is_dir() {
+            if has_extension(path, "gguf") {
+                return Self::add_parts(Gguf::open(path)?);
+            }
+            let what = "not a model: neither a GGUF file nor a folder with config.json and \
+                        *.safetensors files";
+            return Err(Error::file(path, what));
         }
+        if files_with(path, "safetensors")?.is_empty() && !path.join(INDEX).exists() {
+            let found = files_with(path, "gguf")?;
+            if !found.is_empty() {
+                return Self::add_parts(Gguf::open(gguf::only_model(path, &found)?)?);
+            }
+        }
+        Self::open_folder(path)
+    }
+
+    /// Opens a folder of safetensors files.
+    fn open_folder(folder: &Path) -> Result<Self> {
         let config_path = folder.join(CONFIG);
         let config = read_text(&config_path)?;
         let index = folder.join(INDEX);
-        let mut checkpoint =
-            Self { config_path, config, shards: Vec::new(), tensors: BTreeMap::new() };
+        let mut checkpoint = Self::empty(config_path, config);
         if folder.join(SINGLE).exists() {
             checkpoint.add(Shard::open(&folder.join(SINGLE))?)?;
         } else if index.exists() {
             checkpoint.add_indexed(folder, &index)?;
         } else {
-            for path in safetensors_files(folder)? {
+            let files = files_with(folder, "safetensors")?;
+            if files.is_empty() {
+                return Err(Error::file(folder, "no *.safetensors file in this folder"));
+            }
+            for path in files {
                 checkpoint.add(Shard::open(&path)?)?;
             }
         }
@@ -57,22 +82,51 @@ impl Checkpoint {
     /// safetensors file. Errors as [`Self::open`]; they call the two `embedded config.json` and
     /// `embedded model.safetensors`.
     pub fn from_static(config: &str, weights: &'static [u8]) -> Result<Self> {
-        let mut checkpoint = Self {
-            config_path: format!("embedded {CONFIG}").into(),
-            config: config.to_owned(),
-            shards: Vec::new(),
-            tensors: BTreeMap::new(),
-        };
-        checkpoint.add(Shard::from_static(&format!("embedded {SINGLE}"), weights)?)?;
+        Self::embedded(config, Bytes::Static(weights))
+    }
+
+    /// A model in memory; otherwise as [`Self::from_static`].
+    pub fn from_bytes(config: &str, weights: Vec<u8>) -> Result<Self> {
+        Self::embedded(config, Bytes::Owned(weights))
+    }
+
+    /// A GGUF file in memory. Errors as [`Self::open`]; they call it `label`.
+    pub fn from_gguf_bytes(label: &str, file: Vec<u8>) -> Result<Self> {
+        Self::add_parts(Gguf::from_bytes(label, file)?)
+    }
+
+    fn embedded(config: &str, weights: Bytes) -> Result<Self> {
+        let mut checkpoint = Self::empty(format!("embedded {CONFIG}").into(), config.to_owned());
+        checkpoint.add(Shard::new(format!("embedded {SINGLE}").into(), weights).read()?)?;
         Ok(checkpoint)
     }
 
-    /// The text of `config.json`.
+    fn empty(config_path: PathBuf, config: String) -> Self {
+        Self { config_path, config, gguf: None, shards: Vec::new(), tensors: BTreeMap::new() }
+    }
+
+    /// The model in the parts of a GGUF file.
+    fn add_parts((gguf, parts): (Gguf, Vec<gguf::Part>)) -> Result<Self> {
+        let mut checkpoint = Self::empty(gguf.path().to_owned(), String::new());
+        for part in parts {
+            checkpoint.add(part)?;
+        }
+        checkpoint.config = config_text(&gguf, &|name| checkpoint.get(name))?;
+        checkpoint.gguf = Some(gguf);
+        Ok(checkpoint)
+    }
+
+    /// The metadata, if the model is in a GGUF file.
+    pub fn gguf(&self) -> Option<&Gguf> {
+        self.gguf.as_ref()
+    }
+
+    /// The text of `config.json`; of a GGUF file, one made from its metadata.
     pub fn config_text(&self) -> &str {
         &self.config
     }
 
-    /// Where `config.json` was read from: what errors about its contents should name.
+    /// Where the configuration was read from: what errors about its contents should name.
     pub fn config_path(&self) -> &Path {
         &self.config_path
     }
@@ -142,8 +196,13 @@ impl Checkpoint {
                 Some(&number) => number,
                 None => {
                     // Only a bare file name: an index must not reach outside its folder.
-                    if Path::new(file).file_name() != Some(file.as_ref()) {
-                        let what = format!("tensor `{tensor}`: `{file}` is not a file name");
+                    let name = Path::new(file);
+                    if name.file_name() != Some(file.as_ref())
+                        || !has_extension(name, "safetensors")
+                    {
+                        let what = format!(
+                            "tensor `{tensor}`: `{file}` is not the name of a *.safetensors file"
+                        );
                         return Err(Error::file(path, what));
                     }
                     if !folder.join(file).is_file() {
@@ -180,17 +239,18 @@ fn read_text(path: &Path) -> Result<String> {
     fs::read_to_string(path).map_err(|e| Error::io(path, e))
 }
 
-/// Every `*.safetensors` file in `folder`, sorted; an error if there is none.
-fn safetensors_files(folder: &Path) -> Result<Vec<PathBuf>> {
+fn has_extension(path: &Path, extension: &str) -> bool {
+    path.extension().is_some_and(|found| found == extension)
+}
+
+/// Every file in `folder` with this extension, sorted.
+fn files_with(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
         let path = entry.map_err(|e| Error::io(folder, e))?.path();
-        if path.extension().is_some_and(|x| x == "safetensors") {
+        if has_extension(&path, extension) {
             files.push(path);
         }
-    }
-    if files.is_empty() {
-        return Err(Error::file(folder, "no *.safetensors file in this folder"));
     }
     files.sort_unstable();
     Ok(files)
@@ -277,7 +337,21 @@ mod tests {
         );
         assert_eq!(
             fault(&[config, (INDEX, &index(r#""y":"../a""#))]),
-            "model.safetensors.index.json: tensor `y`: `../a` is not a file name"
+            "model.safetensors.index.json: tensor `y`: `../a` is not the name of a *.safetensors file"
+        );
+        for elsewhere in ["/a.safetensors", "b/a.safetensors", INDEX] {
+            let found = fault(&[config, (INDEX, &index(&format!("\"y\":\"{elsewhere}\"")))]);
+            assert!(found.contains("is not the name of a *.safetensors file"), "{found}");
+        }
+        let z = file(&[("z", &[1])]);
+        assert_eq!(
+            fault(&[
+                config,
+                ("a.safetensors", &x),
+                ("b.safetensors", &z),
+                (INDEX, &index(r#""x":"b.safetensors","z":"a.safetensors""#))
+            ]),
+            "model.safetensors.index.json: tensor `x` should be in `b.safetensors`, which lacks it"
         );
         assert!(fault(&[config, (INDEX, b"{}")]).contains("missing field `weight_map`"));
         let cut = &x[..x.len() - 1];
@@ -286,6 +360,6 @@ mod tests {
             "model.safetensors: truncated: tensor `x` ends at byte 1 of the data, 0 are there"
         );
         let e = Checkpoint::open("/nowhere/at/all").unwrap_err().to_string();
-        assert!(e.contains("not a model folder"), "{e}");
+        assert!(e.contains("not a model: neither"), "{e}");
     }
 }

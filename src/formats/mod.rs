@@ -1,14 +1,16 @@
-//! Files on disk: safetensors folders, the names tensors go by in them, and `config.json`.
+//! Files on disk: safetensors folders and GGUF files, the names tensors go by in them, and
+//! `config.json`.
 //!
-//! [`Checkpoint`] opens a folder and hands out typed views of its bytes without copying them;
-//! [`Weights`] finds a tensor by its official name whichever naming the folder uses;
-//! [`V4Config`] reads the model's dimensions.
+//! [`Checkpoint`] opens either and hands out typed views of its bytes without copying them;
+//! [`Weights`] finds a tensor by its canonical name whichever naming the files use;
+//! [`V4Config`] reads the model's dimensions. [`Gguf`] holds the metadata of a GGUF file.
 
 mod block;
 mod checkpoint;
 mod config;
 mod dtype;
 mod fields;
+mod gguf;
 mod names;
 mod shard;
 mod view;
@@ -17,5 +19,6 @@ pub use block::{BlockFormat, E2M1, IQ4, ROW_ALIGN, fp4_row, fp8_f32_row, fp8_row
 pub use checkpoint::Checkpoint;
 pub use config::{LayerKind, V4Config, VisionConfig, Yarn};
 pub use dtype::DType;
+pub use gguf::{Array, Gguf, Strings, Value};
 pub use names::Weights;
 pub use view::TensorView;

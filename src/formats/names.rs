@@ -1,7 +1,8 @@
-//! The names tensors go by. Model code asks for the official name; checkpoints that Transformers or
-//! mlx-vlm wrote spell it otherwise, and some keep all experts of a layer in one tensor.
+//! The names tensors go by. Model code asks for the canonical name: DeepSeek's official one for V4,
+//! Hugging Face's for all others. Checkpoints that Transformers or mlx-vlm wrote spell the former
+//! otherwise, GGUF files all of them, and some keep all experts of a layer in one tensor.
 
-use super::{Checkpoint, TensorView};
+use super::{Checkpoint, TensorView, gguf};
 use crate::{Error, Result};
 
 /// The spellings of one tensor, or of the module whose `weight`, `bias` or `scale` it is, in the
@@ -76,7 +77,7 @@ const EXPERT: [(&str, &str, &str, Part, &str); 3] = [
 
 /// Which rows of an expert's slice of a fused tensor are wanted.
 #[derive(Clone, Copy)]
-enum Part {
+pub(super) enum Part {
     /// All of them.
     Whole,
     /// The first half.
@@ -85,9 +86,9 @@ enum Part {
     Up,
 }
 
-/// What to do with a stored tensor to get the official one.
+/// What to do with a stored tensor to get the canonical one.
 #[derive(Clone, Copy)]
-enum Pick {
+pub(super) enum Pick {
     /// Nothing.
     AsStored,
     /// Fold a leading dimension of groups into the rows: `[g, r, c]` becomes `[g*r, c]`.
@@ -96,7 +97,7 @@ enum Pick {
     Expert(usize, Part),
 }
 
-/// Finds tensors by their official name in a checkpoint of any dialect.
+/// Finds tensors by their canonical name in a checkpoint of any dialect.
 #[derive(Clone, Copy, Debug)]
 pub struct Weights<'a> {
     checkpoint: &'a Checkpoint,
@@ -113,14 +114,15 @@ impl<'a> Weights<'a> {
         self.checkpoint
     }
 
-    /// The tensor officially called `name`, e.g. `layers.3.ffn.experts.17.w1.weight`, with its
-    /// official shape. If it is missing, the error lists every name it was looked for under.
+    /// The tensor canonically called `name`, e.g. `layers.3.ffn.experts.17.w1.weight` (V4) or
+    /// `model.layers.3.mlp.experts.17.gate_proj.weight` (the others), with its canonical shape. If
+    /// it is missing, the error lists every name it was looked for under.
     pub fn get(self, name: &str) -> Result<TensorView<'a>> {
         if let Some(view) = self.find(name)? {
             return Ok(view);
         }
-        let others: Vec<_> =
-            spellings(name).into_iter().skip(1).map(|(n, _)| format!("`{n}`")).collect();
+        let tried = self.spellings(name).into_iter().filter(|(tried, _)| tried != name);
+        let others: Vec<_> = tried.map(|(tried, _)| format!("`{tried}`")).collect();
         Err(Error::tensor(
             name,
             match others.as_slice() {
@@ -133,21 +135,30 @@ impl<'a> Weights<'a> {
     /// As [`Self::get`], but `None` if the tensor is missing. An error means that it is there but
     /// in a fused tensor of the wrong shape.
     pub fn find(self, name: &str) -> Result<Option<TensorView<'a>>> {
-        let mut spellings = spellings(name).into_iter();
+        let mut spellings = self.spellings(name).into_iter();
         spellings
             .find_map(|(spelling, pick)| Some((self.checkpoint.get(&spelling)?, pick)))
             .map(|(view, pick)| apply(view, pick))
             .transpose()
     }
 
-    /// Whether the tensor officially called `name` is there under any of its names.
+    /// Whether the tensor canonically called `name` is there under any of its names.
     pub fn contains(self, name: &str) -> bool {
-        spellings(name).iter().any(|(spelling, _)| self.checkpoint.contains(spelling))
+        self.spellings(name).iter().any(|(spelling, _)| self.checkpoint.contains(spelling))
+    }
+
+    /// Every name the tensor canonically called `name` may have in files of this kind, and how to
+    /// get it from the tensor of that name.
+    fn spellings(self, name: &str) -> Vec<(String, Pick)> {
+        match self.checkpoint.gguf() {
+            Some(_) => gguf::spellings(name),
+            None => spellings(name),
+        }
     }
 }
 
-/// Every name the tensor officially called `name` may have, the official one first, and how to get
-/// it from the tensor of that name. A name in no table has only itself.
+/// Every name the tensor canonically called `name` may have in safetensors files, the canonical one
+/// first. A name in no table has only itself.
 fn spellings(name: &str) -> Vec<(String, Pick)> {
     let mut found = vec![(name.to_owned(), Pick::AsStored)];
     let numbered = |prefix: &str| name.strip_prefix(prefix)?.split_once('.');
@@ -157,6 +168,10 @@ fn spellings(name: &str) -> Vec<(String, Pick)> {
             found.push((format!("{prefix}layers.{layer}.{tail}"), pick));
         }
         if let Some(expert) = tail.strip_prefix("ffn.experts.") {
+            found.extend(expert_spellings(layer, expert));
+        }
+    } else if let Some((layer, tail)) = numbered("model.layers.") {
+        if let Some(expert) = tail.strip_prefix("mlp.experts.") {
             found.extend(expert_spellings(layer, expert));
         }
     } else if let Some((block, tail)) = numbered("vision.blocks.") {
@@ -190,36 +205,36 @@ fn row(table: &[Row], name: &str) -> [String; 4] {
     })
 }
 
-/// The names other than the official one of `layers.LAYER.ffn.experts.TAIL`, `tail` being e.g.
-/// `17.w1.weight`.
+/// The names other than the canonical one of an expert's matrix in layer `layer`, `tail` being e.g.
+/// `17.w1.weight` of the official name or `17.gate_proj.weight` of Hugging Face's.
 fn expert_spellings(layer: &str, tail: &str) -> Vec<(String, Pick)> {
     let parsed = || {
         let (expert, rest) = tail.split_once('.')?;
         let (matrix, leaf) = rest.split_once('.')?;
-        let row = EXPERT.iter().find(|row| row.0 == matrix)?;
-        Some((expert.parse::<usize>().ok()?, row, leaf))
+        let row = EXPERT.iter().find(|row| row.0 == matrix || row.1 == matrix)?;
+        Some((expert.parse::<usize>().ok()?, row, leaf, row.0 == matrix))
     };
-    let Some((expert, &(_, single, fused, part, stacked), leaf)) = parsed() else {
+    let Some((expert, &(_, single, fused, part, stacked), leaf, official)) = parsed() else {
         return Vec::new();
     };
     let transformers = format!("model.layers.{layer}.mlp.experts");
     let (single_leaf, fused_leaf) = match leaf {
         "weight" => ("weight", ""),
-        "scale" => ("weight_scale_inv", "_scale_inv"),
+        "scale" | "weight_scale_inv" => ("weight_scale_inv", "_scale_inv"),
         _ => return Vec::new(),
     };
     let mut found = vec![
         (format!("{transformers}.{expert}.{single}.{single_leaf}"), Pick::AsStored),
         (format!("{transformers}.{fused}{fused_leaf}"), Pick::Expert(expert, part)),
     ];
-    if leaf == "weight" {
+    if official && leaf == "weight" {
         let mlx = format!("language_model.model.layers.{layer}.ffn.switch_mlp.{stacked}.weight");
         found.push((mlx, Pick::Expert(expert, Part::Whole)));
     }
     found
 }
 
-/// Makes the official tensor from the stored one.
+/// Makes the canonical tensor from the stored one.
 fn apply(view: TensorView<'_>, pick: Pick) -> Result<TensorView<'_>> {
     match pick {
         Pick::AsStored => Ok(view),

@@ -14,11 +14,13 @@ use crate::{Error, Result};
 const LENGTH_BYTES: usize = 8;
 
 /// Where a shard's bytes live.
-enum Bytes {
+pub(super) enum Bytes {
     /// A file mapped into memory.
     Mapped(Mmap),
     /// Part of the program itself.
     Static(&'static [u8]),
+    /// Memory.
+    Owned(Vec<u8>),
 }
 
 /// One tensor's entry in a shard's header.
@@ -29,10 +31,10 @@ pub(super) struct Entry {
     /// Its dimensions.
     pub shape: Vec<usize>,
     /// Its bytes, counted from the start of the file; checked to lie inside it.
-    range: std::ops::Range<usize>,
+    pub range: std::ops::Range<usize>,
 }
 
-/// A safetensors file whose header has been checked.
+/// A file of tensors, whose header tells where they are.
 pub(super) struct Shard {
     /// The file, or a label for embedded bytes.
     pub path: PathBuf,
@@ -40,20 +42,26 @@ pub(super) struct Shard {
 }
 
 impl Shard {
-    /// Maps the file at `path` and reads its header: the shard and its tensors by name.
-    pub fn open(path: &Path) -> Result<(Self, Vec<(String, Entry)>)> {
+    /// Bytes that errors will say are of `path`.
+    pub fn new(path: PathBuf, bytes: Bytes) -> Self {
+        Self { path, bytes }
+    }
+
+    /// Maps the file at `path`.
+    pub fn map(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(|e| Error::io(path, e))?;
         let map = map_read_only(&file).map_err(|e| Error::io(path, e))?;
-        Self::read(path.to_owned(), Bytes::Mapped(map))
+        Ok(Self::new(path.to_owned(), Bytes::Mapped(map)))
     }
 
-    /// The same for bytes in the program, which errors will call `label`.
-    pub fn from_static(label: &str, bytes: &'static [u8]) -> Result<(Self, Vec<(String, Entry)>)> {
-        Self::read(label.into(), Bytes::Static(bytes))
+    /// Maps the safetensors file at `path` and reads its header: the shard and its tensors by name.
+    pub fn open(path: &Path) -> Result<(Self, Vec<(String, Entry)>)> {
+        Self::map(path)?.read()
     }
 
-    fn read(path: PathBuf, bytes: Bytes) -> Result<(Self, Vec<(String, Entry)>)> {
-        let shard = Self { path, bytes };
+    /// Reads the header of a safetensors file.
+    pub fn read(self) -> Result<(Self, Vec<(String, Entry)>)> {
+        let shard = self;
         let all = shard.bytes();
         let (header_len, metadata) = SafeTensors::read_metadata(all)
             .map_err(|e| Error::file(&shard.path, explain(all, &e)))?;
@@ -76,10 +84,11 @@ impl Shard {
     }
 
     /// The whole file.
-    fn bytes(&self) -> &[u8] {
+    pub fn bytes(&self) -> &[u8] {
         match &self.bytes {
             Bytes::Mapped(map) => map,
             Bytes::Static(bytes) => bytes,
+            Bytes::Owned(bytes) => bytes,
         }
     }
 
@@ -177,21 +186,25 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn file(header: &str, data: usize) -> &'static [u8] {
+    fn file(header: &str, data: usize) -> Vec<u8> {
         let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
         bytes.extend(header.as_bytes());
         bytes.resize(bytes.len() + data, 0);
-        bytes.leak()
+        bytes
     }
 
-    fn fault(bytes: &'static [u8]) -> String {
-        Shard::from_static("w", bytes).err().expect("a bad file").to_string()
+    fn read(bytes: Vec<u8>) -> Result<(Shard, Vec<(String, Entry)>)> {
+        Shard::new("w".into(), Bytes::Owned(bytes)).read()
+    }
+
+    fn fault(bytes: Vec<u8>) -> String {
+        read(bytes).err().expect("a bad file").to_string()
     }
 
     #[test]
     fn a_good_file_opens() {
         let header = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#;
-        let (shard, entries) = Shard::from_static("w", file(header, 8)).unwrap();
+        let (shard, entries) = read(file(header, 8)).unwrap();
         let view = shard.view("a", &entries[0].1);
         assert_eq!((view.bytes.len(), view.elements()), (8, 2));
     }
@@ -201,8 +214,8 @@ mod tests {
         let one = |dtype: &str, shape: &str, offsets: &str| {
             format!(r#"{{"a":{{"dtype":"{dtype}","shape":{shape},"data_offsets":{offsets}}}}}"#)
         };
-        assert_eq!(fault(&[1, 2]), "w: not a safetensors file: only 2 bytes long");
-        assert!(fault(&[255; 16]).contains("truncated, or not a safetensors file"));
+        assert_eq!(fault(vec![1, 2]), "w: not a safetensors file: only 2 bytes long");
+        assert!(fault(vec![255; 16]).contains("truncated, or not a safetensors file"));
         assert!(fault(file("[1]", 0)).contains("not a JSON object"));
         assert!(fault(file("{\"a\":{}}", 0)).contains("tensor `a`: bad header entry: missing"));
         assert!(fault(file(&one("F99", "[1]", "[0,4]"), 4)).contains("tensor `a`: bad header"));
@@ -236,12 +249,12 @@ mod tests {
         fn damage_never_panics(changes in prop::collection::vec((0usize..150, any::<u8>()), 1..3)) {
             let header = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},
                 "b":{"dtype":"U8","shape":[1,3],"data_offsets":[8,11]}}"#;
-            let mut bytes = file(header, 11).to_vec();
+            let mut bytes = file(header, 11);
             for (at, to) in changes {
                 let at = at % bytes.len();
                 bytes[at] = to;
             }
-            match Shard::from_static("w", bytes.leak()) {
+            match read(bytes) {
                 Ok((shard, entries)) => for (name, entry) in entries {
                     let view = shard.view(&name, &entry);
                     prop_assert_eq!(entry.dtype.byte_len(view.elements()), Some(view.bytes.len()));

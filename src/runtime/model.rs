@@ -1,4 +1,4 @@
-//! A model's files: a folder, or the default model that is built in.
+//! A model's files: a folder, a GGUF file, or the default model that is built in.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::text::{PromptStyle, Tokenizer};
 /// An opened model: nothing is computed yet.
 #[derive(Debug)]
 pub struct Model {
-    /// The folder, or `minnow` for the one that is built in.
+    /// The folder or file, or `minnow` for the one that is built in.
     pub name: String,
     /// Its weights and configuration.
     pub checkpoint: Checkpoint,
@@ -29,13 +29,15 @@ impl Model {
         Ok(Self { name: "minnow".into(), checkpoint, folder: None })
     }
 
-    /// The model in a folder of config.json, tokenizer.json and safetensors files.
+    /// The model in a folder of config.json, tokenizer.json and safetensors files, or in a GGUF
+    /// file, for which a tokenizer.json may lie beside it.
     ///
     /// # Errors
-    /// If it has no usable config.json or weights.
-    pub fn open(folder: &Path) -> Result<Self> {
-        let checkpoint = Checkpoint::open(folder)?;
-        let name = folder.display().to_string();
+    /// If it has no usable configuration or weights.
+    pub fn open(path: &Path) -> Result<Self> {
+        let checkpoint = Checkpoint::open(path)?;
+        let name = path.display().to_string();
+        let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
         Ok(Self { name, checkpoint, folder: Some(folder.to_owned()) })
     }
 

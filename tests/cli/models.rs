@@ -84,7 +84,7 @@ fn folders_that_are_no_models() {
     }
     let (folder, path) = file("notes.txt", "hello");
     loads(folder.path()).fails(&["config.json", "(os error"]);
-    fathom(["inspect"]).arg(path).fails(&["notes.txt", "not a model folder"]);
+    fathom(["inspect"]).arg(path).fails(&["notes.txt", "not a model: neither"]);
 
     let copy = copy_of(SHARDED);
     on_cpu("run -p hello").arg(copy.path()).fails(&["tokenizer.json", "(os error"]);
