@@ -304,6 +304,26 @@ mod tests {
         assert!(e.ends_with("down_proj`: expert 2 asked for, it has 2"), "{e}");
     }
 
+    /// Hugging Face's names are canonical for the families before V4.
+    #[test]
+    fn fused_experts_are_found_by_hugging_face_names() {
+        let c = checkpoint(&[
+            ("model.layers.3.mlp.experts.gate_up_proj", &[2, 4, 3]),
+            ("model.layers.4.mlp.experts.1.gate_proj.weight", &[2, 3]),
+            ("model.layers.4.mlp.experts.1.gate_proj.weight_scale_inv", &[1]),
+        ]);
+        let w = Weights::new(&c);
+        let up = w.get("model.layers.3.mlp.experts.1.up_proj.weight").unwrap();
+        assert_eq!((up.shape.as_slice(), up.bytes), (&[2, 3][..], &[18, 19, 20, 21, 22, 23][..]));
+        assert!(w.contains("model.layers.4.mlp.experts.1.gate_proj.weight"));
+        assert!(w.contains("model.layers.4.mlp.experts.1.gate_proj.weight_scale_inv"));
+        assert_eq!(
+            w.get("model.layers.4.mlp.experts.0.down_proj.weight").unwrap_err().to_string(),
+            "tensor `model.layers.4.mlp.experts.0.down_proj.weight`: not in the checkpoint, nor \
+             as `model.layers.4.mlp.experts.down_proj`"
+        );
+    }
+
     #[test]
     fn fused_experts_of_a_wrong_shape_are_refused() {
         let c = checkpoint(&[
