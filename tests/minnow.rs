@@ -131,7 +131,7 @@ fn every_op_agrees_with_its_reference() {
     let patches = media::prepare(&RgbImage::from_fn(150, 100, pattern), &plan).unwrap();
     let encoded = engine.encode(patches.clone()).unwrap();
     let mut prompt = Prompt::new(&[Piece::Image(0)], vec![encoded]);
-    let vocab = engine.config.vocab as u32;
+    let vocab = engine.config.vocab() as u32;
     prompt.rows.extend((0..150).map(|i| PromptRow::Token(i * 37 % vocab)));
 
     let mut weights = ModelWeights::new(Weights::new(&model.checkpoint));
@@ -158,7 +158,7 @@ fn afresh(backend: Backend, messages: Vec<Message>, pictures: &[RgbImage]) -> St
     let pictures = pictures.iter().map(encode).collect();
     let conversation = Conversation { messages, mode: Mode::Chat, continue_last: false };
     let prompt = Prompt::new(&conversation.encode(style, &tokenizer).unwrap(), pictures);
-    let eos = engine.config.eos.clone();
+    let eos = engine.config.eos().to_vec();
     let mut session = Session::new(&mut engine);
     let mut token = session.feed(prompt, &Sampling::default(), &mut |_, _| {}).unwrap();
     let mut reply = vec![];

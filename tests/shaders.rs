@@ -5,12 +5,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
-use fathom::formats::{Checkpoint, V4Config, Weights};
+use fathom::formats::{Checkpoint, ModelConfig, Weights};
 use fathom::gpu::{Kernel, Limits, shader};
 use fathom::graph::{Access, Graph, StepSize};
-use fathom::models::ModelWeights;
-use fathom::models::deepseek_v4::{Capacity, text_graph};
 use fathom::models::deepseek_v4_vision::vision_graph;
+use fathom::models::{Capacity, ModelWeights, text_graph};
 use fathom::ops::FEW_ROWS;
 use naga::back::{hlsl, msl, spv};
 use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy, Layouter};
@@ -181,7 +180,7 @@ fn models() -> Vec<PathBuf> {
 /// A model's graphs: prefill, decode of one sequence and of as many as that phase may have, vision.
 fn graphs(folder: &Path) -> Vec<Graph> {
     let checkpoint = Checkpoint::open(folder).unwrap();
-    let config = V4Config::from_checkpoint(&checkpoint).unwrap();
+    let config = ModelConfig::from_checkpoint(&checkpoint).unwrap();
     let mut weights = ModelWeights::new(Weights::new(&checkpoint));
     let capacity = Capacity { slots: 2, context: 512, chunk: 64 };
     let mut graphs = vec![];
@@ -192,10 +191,10 @@ fn graphs(folder: &Path) -> Vec<Graph> {
             Err(e) => assert!(folder.ends_with("text_fp8_fp4"), "{}: {e}", folder.display()),
         }
     }
-    if let Some(v) = &config.vision {
+    if let Some(v) = config.vision() {
         let patches = v.max_tokens * v.downsample * v.downsample;
         for max in [StepSize { rows: patches, outs: v.max_tokens }, StepSize { rows: 4, outs: 1 }] {
-            graphs.push(vision_graph(&config, v, &mut weights, max).unwrap().0);
+            graphs.push(vision_graph(config.hidden(), v, &mut weights, max).unwrap().0);
         }
     }
     graphs

@@ -8,11 +8,10 @@ use serde::Serialize;
 
 use super::Outcome;
 use super::common::{self, bytes, print_json, print_line};
-use crate::formats::{LayerKind, V4Config, Weights};
+use crate::formats::{LayerKind, ModelConfig, Weights};
 use crate::graph::{Graph, Home, StepSize, plan};
-use crate::models::ModelWeights;
-use crate::models::deepseek_v4::{Capacity, text_graph};
 use crate::models::deepseek_v4_vision::{largest, vision_graph};
+use crate::models::{Capacity, ModelWeights, text_graph};
 use crate::{Error, Result};
 
 /// Tells a model's architecture, sizes and formats, and the memory it needs
@@ -44,9 +43,8 @@ struct Report {
     parameters: u64,
     active_parameters: u64,
     layers: usize,
-    window_layers: usize,
-    csa_layers: usize,
-    hca_layers: usize,
+    #[serde(flatten)]
+    kinds: Option<LayerKinds>,
     hidden: usize,
     heads: usize,
     head_dim: usize,
@@ -63,6 +61,26 @@ struct Report {
     memory: Option<Memory>,
 }
 
+/// Of a V4 model, how many layers are of each kind.
+#[derive(Serialize)]
+struct LayerKinds {
+    window_layers: usize,
+    csa_layers: usize,
+    hca_layers: usize,
+}
+
+impl LayerKinds {
+    fn of(config: &ModelConfig) -> Option<Self> {
+        let ModelConfig::V4(config) = config else { return None };
+        let count = |f: fn(&LayerKind) -> bool| config.layers.iter().filter(|k| f(k)).count();
+        Some(Self {
+            window_layers: count(|k| matches!(k, LayerKind::Window)),
+            csa_layers: count(|k| matches!(k, LayerKind::Csa { .. })),
+            hca_layers: count(|k| matches!(k, LayerKind::Hca { .. })),
+        })
+    }
+}
+
 #[derive(Serialize)]
 struct Memory {
     context: usize,
@@ -77,34 +95,31 @@ struct Memory {
 pub fn run(args: &Args) -> Outcome {
     let model = common::open(args.model.as_ref())?;
     let checkpoint = &model.checkpoint;
-    let config = V4Config::from_checkpoint(checkpoint)?;
-    let count = |f: fn(&LayerKind) -> bool| config.layers.iter().filter(|k| f(k)).count();
-    let context = args.context.map_or(config.max_context.min(8192), |c| c as usize);
-    if context > config.max_context {
-        return Err(Error::Request(format!(
-            "a context of {context} tokens: the model takes up to {}",
-            config.max_context
-        )));
+    let config = ModelConfig::from_checkpoint(checkpoint)?;
+    let limit = config.max_context();
+    let context = args.context.map_or(limit.min(8192), |c| c as usize);
+    if context > limit {
+        let what = format!("a context of {context} tokens: the model takes up to {limit}");
+        return Err(Error::Request(what));
     }
     let memory = memory(&config, Weights::new(checkpoint), context, args.chunk as usize);
     let parameters = checkpoint.parameters();
+    let (experts, experts_per_token, shared_experts) = config.experts();
     let report = Report {
-        architecture: "DeepseekV4ForCausalLM",
+        architecture: config.architecture(),
         parameters,
-        active_parameters: parameters.saturating_sub(idle_parameters(&config)),
-        layers: config.layers.len(),
-        window_layers: count(|k| matches!(k, LayerKind::Window)),
-        csa_layers: count(|k| matches!(k, LayerKind::Csa { .. })),
-        hca_layers: count(|k| matches!(k, LayerKind::Hca { .. })),
-        hidden: config.hidden,
-        heads: config.heads,
-        head_dim: config.head_dim,
-        experts: config.experts,
-        experts_per_token: config.experts_per_token,
-        shared_experts: config.shared_experts,
-        vocabulary: config.vocab,
-        vision_layers: config.vision.as_ref().map_or(0, |v| v.layers),
-        max_context: config.max_context,
+        active_parameters: parameters.saturating_sub(config.idle_parameters()),
+        layers: config.layers(),
+        kinds: LayerKinds::of(&config),
+        hidden: config.hidden(),
+        heads: config.heads(),
+        head_dim: config.head_dim(),
+        experts,
+        experts_per_token,
+        shared_experts,
+        vocabulary: config.vocab(),
+        vision_layers: config.vision().map_or(0, |v| v.layers),
+        max_context: limit,
         bytes_by_format: checkpoint
             .bytes_by_dtype()
             .into_iter()
@@ -123,21 +138,14 @@ pub fn run(args: &Args) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Parameters of the routed experts that a token does not use.
-fn idle_parameters(c: &V4Config) -> u64 {
-    // Saturating: the config's numbers need not be those of the tensors.
-    let factors = [c.hidden, c.moe_inter, c.experts - c.experts_per_token, c.layers.len()];
-    factors.iter().fold(3, |n: u64, &factor| n.saturating_mul(factor as u64))
-}
-
-fn memory(c: &V4Config, files: Weights<'_>, context: usize, chunk: usize) -> Result<Memory> {
+fn memory(c: &ModelConfig, files: Weights<'_>, context: usize, chunk: usize) -> Result<Memory> {
     let mut weights = ModelWeights::new(files);
     let capacity = Capacity::new(c, context, chunk);
     let chunk = capacity.chunk;
     let most = StepSize { rows: chunk, outs: 1 };
     let mut graphs = vec![text_graph(c, &mut weights, capacity, most)?.0];
-    if let Some(v) = &c.vision {
-        graphs.push(vision_graph(c, v, &mut weights, largest(v))?.0);
+    if let Some(v) = c.vision() {
+        graphs.push(vision_graph(c.hidden(), v, &mut weights, largest(v))?.0);
     }
     let of = |home: Home| -> u64 {
         let all = graphs.iter().flat_map(Graph::tensors).filter(|t| t.home == home);
@@ -160,26 +168,27 @@ fn memory(c: &V4Config, files: Weights<'_>, context: usize, chunk: usize) -> Res
 }
 
 fn text(r: &Report) -> String {
+    let kinds = r.kinds.as_ref().map_or(String::new(), |k| {
+        format!(" ({} window, {} CSA, {} HCA)", k.window_layers, k.csa_layers, k.hca_layers)
+    });
     let mut out = format!(
         "{}, {:.2} M parameters, {:.2} M of them used a token\n\
-         {} layers ({} window, {} CSA, {} HCA), width {}, {} heads of {}\n\
-         {} experts, {} a token, {} shared; vocabulary {}; context up to {}\n",
+         {} layers{kinds}, width {}, {} heads of {}\n",
         r.architecture,
         r.parameters as f64 / 1e6,
         r.active_parameters as f64 / 1e6,
         r.layers,
-        r.window_layers,
-        r.csa_layers,
-        r.hca_layers,
         r.hidden,
         r.heads,
         r.head_dim,
-        r.experts,
-        r.experts_per_token,
-        r.shared_experts,
-        r.vocabulary,
-        r.max_context,
     );
+    if r.experts > 0 {
+        out += &format!(
+            "{} experts, {} a token, {} shared; ",
+            r.experts, r.experts_per_token, r.shared_experts
+        );
+    }
+    out += &format!("vocabulary {}; context up to {}\n", r.vocabulary, r.max_context);
     if r.vision_layers > 0 {
         out += &format!("sees pictures through {} vision layers\n", r.vision_layers);
     }

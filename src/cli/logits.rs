@@ -57,7 +57,7 @@ pub fn run(args: &Args) -> Outcome {
         ..args.device.options()
     };
     let mut engine = common::load(&model, &options)?;
-    let vocab = engine.config.vocab;
+    let vocab = engine.config.vocab();
 
     let mut pictures = vec![];
     for path in &args.image {

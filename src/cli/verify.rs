@@ -68,7 +68,7 @@ pub fn run(args: &Args) -> Outcome {
     };
 
     // Ids spread over the vocabulary; what they say does not matter.
-    let vocab = engine.config.vocab as u64;
+    let vocab = engine.config.vocab() as u64;
     let tokens = (args.tokens as usize).min(engine.context);
     let token = |i: u64| PromptRow::Token((i * 2_654_435_761 % vocab) as u32);
     let mut prompt = Prompt::default();

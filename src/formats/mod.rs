@@ -3,11 +3,17 @@
 //!
 //! [`Checkpoint`] opens either and hands out typed views of its bytes without copying them;
 //! [`Weights`] finds a tensor by its canonical name whichever naming the files use;
-//! [`V4Config`] reads the model's dimensions. [`Gguf`] holds the metadata of a GGUF file.
+//! [`ModelConfig`] tells the architecture and its dimensions. [`Gguf`] holds the metadata of a GGUF
+//! file.
 
 mod block;
 mod checkpoint;
 mod config;
+mod config_dense;
+mod config_mla;
+mod config_rope;
+mod config_v4;
+mod config_vision;
 mod dtype;
 mod fields;
 mod gguf;
@@ -17,7 +23,12 @@ mod view;
 
 pub use block::{BlockFormat, E2M1, IQ4, ROW_ALIGN, fp4_row, fp8_f32_row, fp8_row};
 pub use checkpoint::Checkpoint;
-pub use config::{LayerKind, V4Config, VisionConfig, Yarn};
+pub use config::ModelConfig;
+pub use config_dense::DenseConfig;
+pub use config_mla::{IndexConfig, MlaConfig, MlaFamily};
+pub use config_rope::{Llama3, Rope, RopeScaling, Yarn};
+pub use config_v4::{LayerKind, V4Config};
+pub use config_vision::VisionConfig;
 pub use dtype::DType;
 pub use gguf::{Array, Gguf, Strings, Value};
 pub use names::Weights;

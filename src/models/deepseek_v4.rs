@@ -5,51 +5,15 @@
 //! one latent that is both key and value, through a sliding window and, on most layers, compressed
 //! entries: few and all visible (HCA) or many and picked by an indexer (CSA).
 
-use super::{ModelWeights, RopeTable, frequencies};
-use crate::formats::{LayerKind, V4Config};
+use super::builder::{Builder, Experts, at_most};
+use super::{Capacity, ModelWeights, RopeTable, TextTensors, frequencies};
+use crate::Result;
+use crate::formats::{LayerKind, RopeScaling, V4Config};
 use crate::graph::{Elem, Extent, Graph, StepSize, TensorId};
 use crate::ops::{
-    self, Attention, Chosen, Compress, Compressed, EXPERT_TILE, EmbedVision, Extra, FEW_ROWS,
-    IndexScores, MOST_CHOICES, MOST_EXPERTS, MOST_STREAMS, MhcHead, MhcPre, Route,
+    self, Attention, Compress, Compressed, EmbedVision, Extra, IndexScores, MOST_STREAMS, MhcHead,
+    MhcPre, Route,
 };
-use crate::{Error, Result};
-
-/// How much a graph must hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Capacity {
-    /// Sequences whose state is kept at a time.
-    pub slots: usize,
-    /// Tokens a sequence may have.
-    pub context: usize,
-    /// The largest number of rows of any step, of any graph that shares the state.
-    pub chunk: usize,
-}
-
-impl Capacity {
-    /// For one sequence of `context` tokens and prefill steps of `chunk` rows, or more where a
-    /// picture needs more: its rows see each other, so they cannot be parted.
-    pub fn new(config: &V4Config, context: usize, chunk: usize) -> Self {
-        let picture = config.vision.as_ref().map_or(0, |v| v.max_tokens + 3);
-        Self { slots: 1, context, chunk: chunk.clamp(1, context).max(picture) }
-    }
-}
-
-/// The tensors of a [`text_graph`] that the runtime feeds and reads.
-#[derive(Debug)]
-pub struct TextTensors {
-    /// Input `[T, 8]`: a [`crate::runtime::Row`] each.
-    pub rows: TensorId,
-    /// Input `[O, 8]`: a [`crate::runtime::Out`] each.
-    pub outs: TensorId,
-    /// Input `[T, D]`: aligner rows of the step's IMAGE rows, on models that see.
-    pub images: Option<TensorId>,
-    /// Inputs of cosines and sines.
-    pub ropes: Vec<RopeTable>,
-    /// Output `[O, vocab]`.
-    pub logits: TensorId,
-    /// Output `[O, 1]`: the sampled tokens.
-    pub tokens: TensorId,
-}
 
 /// Builds the graph for steps of up to `max` rows.
 ///
@@ -62,18 +26,15 @@ pub fn text_graph(
     capacity: Capacity,
     max: StepSize,
 ) -> Result<(Graph, TextTensors)> {
-    let phase = if max.rows > FEW_ROWS { "prefill" } else { "decode" };
-    let mut g = Graph::new(format!("deepseek_v4 {phase}"), max);
-    let rows = g.input("rows", Elem::U32, Extent::ROWS, 8);
-    let outs = g.input("outs", Elem::U32, Extent::OUTS, 8);
     let c = config;
     check(c)?;
+    let mut b = Builder::new("deepseek_v4", c, weights, capacity, max);
 
     let vision = match &c.vision {
         Some(_) => Some(EmbedVision {
-            images: g.input("images", Elem::F32, Extent::ROWS, c.hidden),
-            marks: weights.stacked(
-                &mut g,
+            images: b.g.input("images", Elem::F32, Extent::ROWS, c.hidden),
+            marks: b.w.stacked(
+                &mut b.g,
                 "image_marks",
                 &["image_start", "image_pad", "image_newline", "image_end"],
                 c.hidden,
@@ -82,21 +43,16 @@ pub fn text_graph(
         None => None,
     };
     let images = vision.as_ref().map(|v| v.images);
-    let table = weights.matrix(&mut g, "embed.weight", c.vocab, c.hidden)?;
-    let streams = ops::embed(&mut g, rows, table, vision, c.hc_mult);
-
-    let mut b = Builder { c, w: weights, g, rows, ropes: vec![], capacity };
+    let table = b.matrix("embed.weight", c.vocab, c.hidden)?;
+    let streams = ops::embed(&mut b.g, b.rows, table, vision, c.hc_mult);
     for (l, kind) in c.layers.iter().enumerate() {
         b.layer(l, *kind, streams)?;
     }
 
-    let last = ops::gather(&mut b.g, streams, outs);
+    let last = ops::gather(&mut b.g, streams, b.outs);
     let x = b.hc_head(last)?;
     let head = b.matrix("head.weight", c.vocab, c.hidden)?;
-    let extra = Extra { output: Some("logits"), ..Extra::default() };
-    let logits = ops::matmul_with(&mut b.g, x, head, extra);
-    let tokens = ops::sample(&mut b.g, logits, outs);
-    Ok((b.g, TextTensors { rows, outs, images, ropes: b.ropes, logits, tokens }))
+    Ok(b.finish(x, head, images))
 }
 
 /// Sinkhorn iterations above which a config is taken to be mistaken: a step would never end.
@@ -104,51 +60,12 @@ const MOST_ITERATIONS: usize = 1000;
 
 /// Refuses dimensions that the kernels have no room for.
 fn check(c: &V4Config) -> Result<()> {
-    for (name, value, most) in [
-        ("hc_mult", c.hc_mult, MOST_STREAMS),
-        ("hc_sinkhorn_iters", c.hc_iters, MOST_ITERATIONS),
-        ("n_routed_experts", c.experts, MOST_EXPERTS),
-        ("num_experts_per_tok", c.experts_per_token, MOST_CHOICES),
-    ] {
-        if value > most {
-            let what = format!("`{name}` is {value}, Fathom's kernels take up to {most}");
-            return Err(Error::Config(what));
-        }
-    }
-    Ok(())
+    at_most("hc_mult", c.hc_mult, MOST_STREAMS)?;
+    at_most("hc_sinkhorn_iters", c.hc_iters, MOST_ITERATIONS)?;
+    Builder::<V4Config>::check_experts(c.experts, c.experts_per_token)
 }
 
-struct Builder<'a, 'w> {
-    c: &'a V4Config,
-    w: &'a mut ModelWeights<'w>,
-    g: Graph,
-    rows: TensorId,
-    ropes: Vec<RopeTable>,
-    capacity: Capacity,
-}
-
-impl Builder<'_, '_> {
-    fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<TensorId> {
-        self.w.matrix(&mut self.g, name, rows, cols)
-    }
-
-    fn vector(&mut self, name: &str, len: usize) -> Result<TensorId> {
-        self.w.vector(&mut self.g, name, len)
-    }
-
-    /// `x` times the matrix `name` `[outputs, cols of x]`.
-    fn linear(&mut self, x: TensorId, name: &str, outputs: usize) -> Result<TensorId> {
-        let inputs = self.g.tensor(x).cols;
-        let w = self.matrix(name, outputs, inputs)?;
-        Ok(ops::matmul(&mut self.g, x, w))
-    }
-
-    fn norm(&mut self, x: TensorId, name: &str) -> Result<TensorId> {
-        let cols = self.g.tensor(x).cols;
-        let w = self.vector(name, cols)?;
-        Ok(ops::rms_norm(&mut self.g, x, w, self.c.eps))
-    }
-
+impl Builder<'_, '_, V4Config> {
     fn layer(&mut self, l: usize, kind: LayerKind, streams: TensorId) -> Result<()> {
         let n = self.c.hc_mult;
         let layer = format!("layers.{l}");
@@ -158,7 +75,7 @@ impl Builder<'_, '_> {
         ops::mhc_post(&mut self.g, streams, coef, block, n);
 
         let (x, coef) = self.hc_pre(streams, &format!("{layer}.hc_ffn"), &layer, "ffn_norm")?;
-        let block = self.experts(x, l)?;
+        let block = self.routed(x, l)?;
         ops::mhc_post(&mut self.g, streams, coef, block, n);
         Ok(())
     }
@@ -199,12 +116,12 @@ impl Builder<'_, '_> {
         let rope = self.rope(kind, None);
 
         let qr = self.linear(x, &format!("{p}.wq_a.weight"), c.q_lora)?;
-        let qr = self.norm(qr, &format!("{p}.q_norm.weight"))?;
+        let qr = self.norm(qr, &format!("{p}.q_norm.weight"), c.eps)?;
         let q = self.linear(qr, &format!("{p}.wq_b.weight"), c.heads * c.head_dim)?;
         ops::head_rope(&mut self.g, q, rope, c.heads, Some(c.eps), false);
 
         let kv = self.linear(x, &format!("{p}.wkv.weight"), c.head_dim)?;
-        let kv = self.norm(kv, &format!("{p}.kv_norm.weight"))?;
+        let kv = self.norm(kv, &format!("{p}.kv_norm.weight"), c.eps)?;
         ops::head_rope(&mut self.g, kv, rope, 1, None, false);
         // Long enough that a whole chunk can be written before any of its rows looks back.
         let cap = c.window.min(self.capacity.context) + chunk;
@@ -233,9 +150,8 @@ impl Builder<'_, '_> {
         ops::head_rope(&mut self.g, o, rope, c.heads, None, true);
 
         let groups = c.o_groups;
-        let inner = c.heads * c.head_dim / groups;
-        let wo_a = self.matrix(&format!("{p}.wo_a.weight"), groups * c.o_lora, inner)?;
-        let z = ops::matmul_with(&mut self.g, o, wo_a, Extra { groups, ..Extra::default() });
+        let extra = Extra { groups, ..Extra::default() };
+        let z = self.linear_with(o, &format!("{p}.wo_a.weight"), groups * c.o_lora, extra)?;
         self.linear(z, &format!("{p}.wo_b.weight"), c.hidden)
     }
 
@@ -302,7 +218,7 @@ impl Builder<'_, '_> {
         Ok(ops::topk(&mut self.g, rows, scores, ratio, k))
     }
 
-    fn experts(&mut self, x: TensorId, l: usize) -> Result<TensorId> {
+    fn routed(&mut self, x: TensorId, l: usize) -> Result<TensorId> {
         let c = self.c;
         let p = format!("layers.{l}.ffn");
         let (k, rows) = (c.experts_per_token, self.rows);
@@ -326,42 +242,29 @@ impl Builder<'_, '_> {
         };
         let route = Route { rows, logits, bias, image_bias, hash, k, scale: c.route_scale };
         let (ids, weights) = ops::route(&mut self.g, route);
-        // Every expert is resident: the page table is the identity.
-        let pages = self.w.known(&mut self.g, "expert_pages", (0..c.experts as u32).collect());
-        let tiles = (self.g.max.rows > FEW_ROWS)
-            .then(|| ops::expert_tiles(&mut self.g, ids, c.experts, EXPERT_TILE));
-        let chosen = Chosen { ids, weights, pages, tiles };
-
-        let w1 = self.bank(&p, "w1", c.moe_inter, c.hidden)?;
-        let w3 = self.bank(&p, "w3", c.moe_inter, c.hidden)?;
-        let w2 = self.bank(&p, "w2", c.hidden, c.moe_inter)?;
-        let h = ops::expert_gate_up(&mut self.g, x, w1, w3, chosen, c.swiglu_limit);
-        let routed = ops::expert_down(&mut self.g, h, w2, chosen);
-
-        let shared = match c.shared_experts * c.moe_inter {
-            0 => None,
-            inter => {
-                let gate = self.linear(x, &format!("{p}.shared_experts.w1.weight"), inter)?;
-                let up = self.linear(x, &format!("{p}.shared_experts.w3.weight"), inter)?;
-                let h = ops::swiglu(&mut self.g, gate, Some(up), c.swiglu_limit);
-                Some(self.linear(h, &format!("{p}.shared_experts.w2.weight"), c.hidden)?)
-            }
+        let experts = Experts {
+            prefix: &p,
+            matrices: ["w1", "w3", "w2"],
+            count: c.experts,
+            inter: c.moe_inter,
+            shared_inter: c.shared_experts * c.moe_inter,
+            limit: c.swiglu_limit,
+            ids,
+            weights,
         };
-        Ok(ops::combine(&mut self.g, routed, k, shared))
-    }
-
-    fn bank(&mut self, p: &str, name: &str, rows: usize, cols: usize) -> Result<TensorId> {
-        let parts = (0..self.c.experts).map(|e| format!("{p}.experts.{e}.{name}.weight")).collect();
-        self.w.bank(&mut self.g, &format!("{p}.experts.{name}"), parts, rows, cols)
+        self.experts(x, &experts)
     }
 
     /// The input of cosines and sines for a layer of this kind: of each row's position, or of the
     /// start of the window of `window` tokens it closes.
     fn rope(&mut self, kind: LayerKind, window: Option<usize>) -> TensorId {
         let c = self.c;
-        let (name, theta, yarn) = match kind {
-            LayerKind::Window => ("rope", c.rope_theta, None),
-            _ => ("rope_compress", c.compress_rope_theta, c.yarn),
+        let (name, theta, scaling) = match kind {
+            LayerKind::Window => ("rope", c.rope_theta, RopeScaling::Plain),
+            _ => {
+                let scaling = c.yarn.map_or(RopeScaling::Plain, RopeScaling::Yarn);
+                ("rope_compress", c.compress_rope_theta, scaling)
+            }
         };
         let name = match window {
             Some(w) => format!("{name}_{w}"),
@@ -369,8 +272,8 @@ impl Builder<'_, '_> {
         };
         let input = self.g.input(&name, Elem::F32, Extent::ROWS, c.rope_dim);
         if self.ropes.iter().all(|t| t.input != input) {
-            let frequencies = frequencies(c.rope_dim, theta, yarn);
-            self.ropes.push(RopeTable { input, frequencies, window });
+            let frequencies = frequencies(c.rope_dim, theta, scaling);
+            self.ropes.push(RopeTable { input, frequencies, amplitude: 1.0, window });
         }
         input
     }

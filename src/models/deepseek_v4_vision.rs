@@ -3,7 +3,7 @@
 use super::rope::push_angles;
 use super::{ModelWeights, frequencies};
 use crate::Result;
-use crate::formats::{V4Config, VisionConfig};
+use crate::formats::{RopeScaling, VisionConfig};
 use crate::graph::{Elem, Extent, Graph, StepSize, TensorId};
 use crate::ops::{self, Extra};
 
@@ -34,12 +34,12 @@ pub fn largest(vision: &VisionConfig) -> StepSize {
 }
 
 /// Builds the graph of the tower for pictures of up to `max.rows` patches and `max.outs` tokens in
-/// all: its rows are patches, its output rows image tokens.
+/// all: its rows are patches, its output rows image tokens of width `hidden`, the language model's.
 ///
 /// # Errors
 /// If a weight is missing, of the wrong shape or in a format without kernels.
 pub fn vision_graph(
-    config: &V4Config,
+    hidden: usize,
     vision: &VisionConfig,
     w: &mut ModelWeights<'_>,
     max: StepSize,
@@ -71,11 +71,11 @@ pub fn vision_graph(
     let x = norm(g, w, x, "vision.norm")?;
 
     let square = ops::unfold(g, x, blocks, v.downsample);
-    let h = linear(g, w, square, "aligner.w1", config.hidden, true, None)?;
+    let h = linear(g, w, square, "aligner.w1", hidden, true, None)?;
     ops::gelu(g, h);
     let (w2, bias) = (
-        w.matrix(g, "aligner.w2.weight", config.hidden, config.hidden)?,
-        w.vector(g, "aligner.w2.bias", config.hidden)?,
+        w.matrix(g, "aligner.w2.weight", hidden, hidden)?,
+        w.vector(g, "aligner.w2.bias", hidden)?,
     );
     let extra = Extra { bias: Some(bias), output: Some("tokens"), ..Extra::default() };
     let tokens = ops::matmul_with(g, h, w2, extra);
@@ -109,7 +109,7 @@ fn norm(g: &mut Graph, w: &mut ModelWeights<'_>, x: TensorId, name: &str) -> Res
 /// Cosines and sines of the tower's 2-D rotary embedding: for each patch at `(row, column)`, a
 /// quarter of a head's width of angles by its row, then as many by its column.
 pub fn rope_table(vision: &VisionConfig, patches: impl Iterator<Item = (u32, u32)>) -> Vec<f32> {
-    let by = frequencies(vision.dim / vision.heads / 2, vision.theta, None);
+    let by = frequencies(vision.dim / vision.heads / 2, vision.theta, RopeScaling::Plain);
     let mut out = vec![];
     for (row, col) in patches {
         let angles = [row, col].into_iter().flat_map(|at| by.iter().map(move |f| at as f32 * f));

@@ -1,6 +1,7 @@
 //! The architectures: one file each, from `config.json` to the weights it wants and the graph it
 //! builds. A file reads in the order the data flows.
 
+mod builder;
 pub mod deepseek_v4;
 pub mod deepseek_v4_vision;
 mod rope;
@@ -8,3 +9,63 @@ mod weights;
 
 pub use rope::{RopeTable, frequencies};
 pub use weights::ModelWeights;
+
+use crate::formats::ModelConfig;
+use crate::graph::{Graph, StepSize, TensorId};
+use crate::{Error, Result};
+
+/// How much a graph must hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// Sequences whose state is kept at a time.
+    pub slots: usize,
+    /// Tokens a sequence may have.
+    pub context: usize,
+    /// The largest number of rows of any step, of any graph that shares the state.
+    pub chunk: usize,
+}
+
+impl Capacity {
+    /// For one sequence of `context` tokens and prefill steps of `chunk` rows, or more where a
+    /// picture needs more: its rows see each other, so they cannot be parted.
+    pub fn new(config: &ModelConfig, context: usize, chunk: usize) -> Self {
+        let picture = config.vision().map_or(0, |v| v.max_tokens + 3);
+        Self { slots: 1, context, chunk: chunk.clamp(1, context).max(picture) }
+    }
+}
+
+/// The tensors of a [`text_graph`] that the runtime feeds and reads.
+#[derive(Debug)]
+pub struct TextTensors {
+    /// Input `[T, 8]`: a [`crate::runtime::Row`] each.
+    pub rows: TensorId,
+    /// Input `[O, 8]`: a [`crate::runtime::Out`] each.
+    pub outs: TensorId,
+    /// Input `[T, D]`: aligner rows of the step's IMAGE rows, on models that see.
+    pub images: Option<TensorId>,
+    /// Inputs of cosines and sines.
+    pub ropes: Vec<RopeTable>,
+    /// Output `[O, vocab]`.
+    pub logits: TensorId,
+    /// Output `[O, 1]`: the sampled tokens.
+    pub tokens: TensorId,
+}
+
+/// Builds the language model's graph for steps of up to `max` rows.
+///
+/// # Errors
+/// If a weight is missing, of the wrong shape or in a format without kernels, or a dimension is
+/// larger than the kernels take.
+pub fn text_graph(
+    config: &ModelConfig,
+    weights: &mut ModelWeights<'_>,
+    capacity: Capacity,
+    max: StepSize,
+) -> Result<(Graph, TextTensors)> {
+    match config {
+        ModelConfig::V4(c) => deepseek_v4::text_graph(c, weights, capacity, max),
+        ModelConfig::Mla(_) | ModelConfig::Dense(_) => {
+            Err(Error::Config(format!("{} cannot be run yet", config.architecture())))
+        }
+    }
+}

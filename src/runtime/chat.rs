@@ -251,7 +251,7 @@ impl<'e> Chat<'e> {
         let decode = Instant::now();
         while reply.reply_tokens < options.max_tokens {
             reply.reply_tokens += 1;
-            if self.session.engine().config.eos.contains(&token) {
+            if self.session.engine().config.eos().contains(&token) {
                 reply.finish = Finish::Stop;
                 break;
             }

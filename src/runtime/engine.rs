@@ -5,14 +5,13 @@ use std::sync::Arc;
 
 use super::image::{self, Cache};
 use super::{Encoded, GraphId, Out, Prompt, PromptRow, Runner, Sampling};
-use crate::formats::{Checkpoint, V4Config, Weights};
+use crate::formats::{Checkpoint, ModelConfig, Weights};
 use crate::gpu::{Gpu, adapters};
 use crate::graph::reference::Data;
 use crate::graph::{Graph, Home, StepSize, TensorId};
 use crate::media::{Patches, PlanConfig};
-use crate::models::ModelWeights;
-use crate::models::deepseek_v4::{Capacity, TextTensors, text_graph};
 use crate::models::deepseek_v4_vision::{VisionTensors, largest, vision_graph};
+use crate::models::{Capacity, ModelWeights, TextTensors, text_graph};
 use crate::{Error, Result};
 
 /// What to run on.
@@ -61,7 +60,7 @@ const ONE: StepSize = StepSize { rows: 1, outs: 1 };
 #[derive(Debug)]
 pub struct Engine {
     /// The model's dimensions.
-    pub config: V4Config,
+    pub config: ModelConfig,
     /// Tokens a sequence may have.
     pub context: usize,
     /// Rows of a prefill step.
@@ -101,9 +100,9 @@ impl Engine {
         options: &EngineOptions,
         progress: Progress<'_>,
     ) -> Result<Self> {
-        let config = V4Config::from_checkpoint(checkpoint)?;
+        let config = ModelConfig::from_checkpoint(checkpoint)?;
         let (gpu, device) = open(options)?;
-        let limit = config.max_context;
+        let limit = config.max_context();
         let context = options.context.unwrap_or(limit.min(DEFAULT_CONTEXT));
         if context == 0 || context > limit {
             return Err(Error::Request(format!(
@@ -113,7 +112,7 @@ impl Engine {
         let capacity = Capacity::new(&config, context, options.chunk);
         let chunk = capacity.chunk;
         // Logits of all output rows must fit one binding.
-        let row = (config.vocab * size_of::<f32>()) as u64;
+        let row = (config.vocab() * size_of::<f32>()) as u64;
         let fit = gpu.as_ref().map_or(u64::MAX, |g| (g.limits.max_binding_bytes / row).max(1));
         let max_outs = options.outs.clamp(1, chunk).min(fit.try_into().unwrap_or(usize::MAX));
 
@@ -121,8 +120,8 @@ impl Engine {
         let most = StepSize { rows: chunk, outs: max_outs };
         let prefill = text_graph(&config, &mut weights, capacity, most)?;
         let decode = text_graph(&config, &mut weights, capacity, ONE)?;
-        let vision = match &config.vision {
-            Some(v) => Some(vision_graph(&config, v, &mut weights, largest(v))?),
+        let vision = match config.vision() {
+            Some(v) => Some(vision_graph(config.hidden(), v, &mut weights, largest(v))?),
             None => None,
         };
 
@@ -166,8 +165,8 @@ impl Engine {
     pub fn declare(&self, weights: &mut ModelWeights<'_>) -> Result<()> {
         let capacity = Capacity::new(&self.config, self.context, self.chunk);
         text_graph(&self.config, weights, capacity, ONE)?;
-        if let Some(vision) = &self.config.vision {
-            vision_graph(&self.config, vision, weights, ONE)?;
+        if let Some(vision) = self.config.vision() {
+            vision_graph(self.config.hidden(), vision, weights, ONE)?;
         }
         Ok(())
     }
@@ -201,7 +200,7 @@ impl Engine {
 
     /// The vision graph and its inputs for a picture; `None` if the model cannot see.
     pub(super) fn prepare_picture(&self, picture: Patches) -> Option<Prepared> {
-        let (part, vision) = (self.vision.as_ref()?, self.config.vision.as_ref()?);
+        let (part, vision) = (self.vision.as_ref()?, self.config.vision()?);
         Some(image::prepare(part, vision, picture))
     }
 
@@ -224,12 +223,12 @@ impl Engine {
 
     /// Refuses a prompt that cannot be fed.
     pub(super) fn check(&self, prompt: &Prompt) -> Result<()> {
-        let (len, context, vocab) = (prompt.len(), self.context, self.config.vocab);
+        let (len, context, vocab) = (prompt.len(), self.context, self.config.vocab());
         if len == 0 {
             return Err(Error::Request("the prompt is empty".into()));
         }
         if len > context {
-            let most = self.config.max_context;
+            let most = self.config.max_context();
             let hint = match context < most {
                 true => format!("a larger one can be asked for, up to the model's {most}"),
                 false => "the model takes no larger one".into(),
@@ -280,8 +279,8 @@ impl Engine {
     ) -> Prepared {
         let step = StepSize { rows: range.len(), outs: outs.len() };
         let part = if step.rows == 1 { &self.decode } else { &self.prefill };
-        let (rows, images) =
-            prompt.upload(range.clone(), 0, self.config.window, self.config.hidden);
+        let (window, hidden) = (self.config.window(), self.config.hidden());
+        let (rows, images) = prompt.upload(range.clone(), 0, window, hidden);
         let outs: Vec<Out> = outs.map(|p| Out::new(p - range.start, p as u32, sampling)).collect();
         let words = |bytes: &[u8]| Data::U32(bytemuck::pod_collect_to_vec(bytes));
         let mut inputs = vec![
@@ -304,8 +303,8 @@ pub(super) struct Prepared {
 }
 
 /// How pictures are cut for a model of this configuration; `None` if it cannot see.
-pub fn plan_config(config: &V4Config) -> Option<PlanConfig> {
-    config.vision.as_ref().map(|v| PlanConfig {
+pub fn plan_config(config: &ModelConfig) -> Option<PlanConfig> {
+    config.vision().map(|v| PlanConfig {
         patch_size: v.patch as u32,
         downsample_ratio: v.downsample as u32,
         max_n_token: v.max_tokens as u32,

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::Result;
-use crate::formats::{Checkpoint, V4Config};
+use crate::formats::{Checkpoint, ModelConfig};
 use crate::text::{PromptStyle, Tokenizer};
+use crate::{Error, Result};
 
 /// An opened model: nothing is computed yet.
 #[derive(Debug)]
@@ -59,8 +59,14 @@ impl Model {
     /// How its prompts are written.
     ///
     /// # Errors
-    /// If its config.json is unusable.
+    /// If its config.json is unusable, or the model is of an architecture without a known style.
     pub fn prompt_style(&self) -> Result<PromptStyle> {
-        PromptStyle::from_config(&V4Config::from_checkpoint(&self.checkpoint)?)
+        match ModelConfig::from_checkpoint(&self.checkpoint)? {
+            ModelConfig::V4(config) => PromptStyle::from_config(&config),
+            other => {
+                let what = format!("no prompt format is known for {}", other.architecture());
+                Err(Error::Config(what))
+            }
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::{Encoded, Row};
-use crate::formats::V4Config;
+use crate::formats::ModelConfig;
 use crate::media::{ImageBlock, Kind};
 use crate::text::Piece;
 use crate::{Error, Result};
@@ -73,8 +73,12 @@ impl Prompt {
     /// # Errors
     /// If an id is outside of the vocabulary and its image codes, or the image positions are not
     /// the blocks that the pictures have there.
-    pub fn from_ids(ids: &[u32], config: &V4Config, pictures: Vec<Arc<Encoded>>) -> Result<Self> {
-        let vocab = config.vocab as u32;
+    pub fn from_ids(
+        ids: &[u32],
+        config: &ModelConfig,
+        pictures: Vec<Arc<Encoded>>,
+    ) -> Result<Self> {
+        let vocab = config.vocab() as u32;
         let mut prompt = Self { rows: vec![], pictures, spans: vec![] };
         let mut next = 0;
         while let Some(&id) = ids.get(prompt.rows.len()) {
@@ -134,12 +138,12 @@ impl Prompt {
     }
 
     /// The rows of positions `range` as they are uploaded, and the image embeddings they refer to
-    /// (`[n, D]`).
+    /// (`[n, D]`). Without a `window` a row sees every position before it.
     pub fn upload(
         &self,
         range: Range<usize>,
         slot: usize,
-        window: usize,
+        window: Option<usize>,
         hidden: usize,
     ) -> (Vec<Row>, Vec<f32>) {
         let mut images = vec![];
@@ -147,7 +151,7 @@ impl Prompt {
             let mut row = Row {
                 slot: slot as u32,
                 position: p as u32,
-                first: (p + 1).saturating_sub(window) as u32,
+                first: window.map_or(0, |window| (p + 1).saturating_sub(window)) as u32,
                 last: p as u32,
                 ..Row::default()
             };

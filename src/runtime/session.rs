@@ -143,8 +143,9 @@ impl<'e> Session<'e> {
 
     /// Where computing must begin so that `prompt` continues what was fed.
     ///
-    /// Rings hold the last `window + chunk` positions, so going back less than a chunk finds all
-    /// that a row looks at still there; compressed entries beyond are rewritten before they become
+    /// A model without a window keeps every position, so it can go back anywhere. Otherwise rings
+    /// hold the last `window + chunk` positions: going back less than a chunk finds all that a row
+    /// looks at still there. What lies beyond, compressed entries too, is rewritten before it becomes
     /// visible again. The last position is always computed, for its logits.
     fn resume(&mut self, prompt: &Prompt) -> usize {
         let common = self.fed.common_prefix(prompt).min(prompt.len() - 1);
@@ -152,7 +153,7 @@ impl<'e> Session<'e> {
             Some(span) => span.start,
             None => common,
         };
-        if self.high - start < self.engine.chunk {
+        if self.engine.config.window().is_none() || self.high - start < self.engine.chunk {
             return start;
         }
         self.high = 0;

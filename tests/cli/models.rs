@@ -104,7 +104,7 @@ fn configs_that_cannot_be_read() {
         (&text, "[1]", "not a JSON object"),
         (&text, "hidden_size: 44", "not a JSON object"),
         (&text, "{}", "`architectures` or `model_type` is missing"),
-        ("DeepseekV4ForCausalLM", "LlamaForCausalLM", "unknown architecture"),
+        ("DeepseekV4ForCausalLM", "GPT2LMHeadModel", "unknown architecture"),
         ("\"rms_norm_eps\": 1e-06", "\"rms_norm_eps\": NaN", "not a JSON object"),
         ("\"rms_norm_eps\": 1e-06", "\"rms_norm_eps\": Infinity", "not a JSON object"),
         ("\"rms_norm_eps\": 1e-06", "\"rms_norm_eps\": 1e999", "number out of range"),

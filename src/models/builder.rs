@@ -1,0 +1,161 @@
+//! What the language models' files share: the graph being built, its inputs and outputs, and the
+//! parts that most architectures are made of.
+
+use super::{Capacity, ModelWeights, RopeTable, TextTensors};
+use crate::graph::{Elem, Extent, Graph, StepSize, TensorId};
+use crate::ops::{self, Chosen, EXPERT_TILE, Extra, FEW_ROWS, MOST_CHOICES, MOST_EXPERTS};
+use crate::{Error, Result};
+
+/// A language model's graph in the making.
+pub(super) struct Builder<'a, 'w, C> {
+    /// The model's dimensions.
+    pub c: &'a C,
+    pub w: &'a mut ModelWeights<'w>,
+    pub g: Graph,
+    /// Input `[T, 8]`: the token rows.
+    pub rows: TensorId,
+    /// Input `[O, 8]`: the output rows.
+    pub outs: TensorId,
+    pub ropes: Vec<RopeTable>,
+    pub capacity: Capacity,
+}
+
+/// The experts of one layer, as a checkpoint names them.
+pub(super) struct Experts<'a> {
+    /// What their names begin with: `layers.3.ffn`.
+    pub prefix: &'a str,
+    /// The names of an expert's gate, up and down matrices: `w1`, `w3` and `w2`.
+    pub matrices: [&'a str; 3],
+    /// Routed experts.
+    pub count: usize,
+    /// Width inside a routed expert.
+    pub inter: usize,
+    /// Width inside the shared experts together; 0 if there are none.
+    pub shared_inter: usize,
+    /// Bound on gate and up values; `f32::MAX` for none.
+    pub limit: f32,
+    /// `[T, k]`: the chosen ones of each row.
+    pub ids: TensorId,
+    /// `[T, k]`: their weights.
+    pub weights: TensorId,
+}
+
+impl<'a, 'w, C> Builder<'a, 'w, C> {
+    /// An empty graph of the architecture called `name`, for steps of up to `max` rows.
+    pub fn new(
+        name: &str,
+        c: &'a C,
+        w: &'a mut ModelWeights<'w>,
+        capacity: Capacity,
+        max: StepSize,
+    ) -> Self {
+        let phase = if max.rows > FEW_ROWS { "prefill" } else { "decode" };
+        let mut g = Graph::new(format!("{name} {phase}"), max);
+        let rows = g.input("rows", Elem::U32, Extent::ROWS, 8);
+        let outs = g.input("outs", Elem::U32, Extent::OUTS, 8);
+        Self { c, w, g, rows, outs, ropes: vec![], capacity }
+    }
+
+    /// The weight matrix `name` `[rows, cols]`, as it is stored.
+    pub fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<TensorId> {
+        self.w.matrix(&mut self.g, name, rows, cols)
+    }
+
+    /// The weight vector `name`, in f32.
+    pub fn vector(&mut self, name: &str, len: usize) -> Result<TensorId> {
+        self.w.vector(&mut self.g, name, len)
+    }
+
+    /// `x` times the matrix `name` `[outputs, cols of x]`.
+    pub fn linear(&mut self, x: TensorId, name: &str, outputs: usize) -> Result<TensorId> {
+        self.linear_with(x, name, outputs, Extra::default())
+    }
+
+    /// [`Self::linear`] with groups, a bias or a residual.
+    pub fn linear_with(
+        &mut self,
+        x: TensorId,
+        name: &str,
+        outputs: usize,
+        extra: Extra,
+    ) -> Result<TensorId> {
+        let inputs = self.g.tensor(x).cols / extra.groups.max(1);
+        let w = self.matrix(name, outputs, inputs)?;
+        Ok(ops::matmul_with(&mut self.g, x, w, extra))
+    }
+
+    /// `x`, each row over its root mean square, scaled by the vector `name`.
+    pub fn norm(&mut self, x: TensorId, name: &str, eps: f32) -> Result<TensorId> {
+        let cols = self.g.tensor(x).cols;
+        let w = self.vector(name, cols)?;
+        Ok(ops::rms_norm(&mut self.g, x, w, eps))
+    }
+
+    /// Refuses more experts than the kernels have room for.
+    pub fn check_experts(experts: usize, experts_per_token: usize) -> Result<()> {
+        let counts = [
+            ("n_routed_experts", experts, MOST_EXPERTS),
+            ("num_experts_per_tok", experts_per_token, MOST_CHOICES),
+        ];
+        counts.into_iter().try_for_each(|(name, value, most)| at_most(name, value, most))
+    }
+
+    /// What the chosen experts and the shared ones make of `x` `[T, D]`.
+    pub fn experts(&mut self, x: TensorId, e: &Experts<'_>) -> Result<TensorId> {
+        let (k, hidden) = (self.g.tensor(e.ids).cols, self.g.tensor(x).cols);
+        // Every expert is resident: the page table is the identity.
+        let pages = self.w.known(&mut self.g, "expert_pages", (0..e.count as u32).collect());
+        let tiles = (self.g.max.rows > FEW_ROWS)
+            .then(|| ops::expert_tiles(&mut self.g, e.ids, e.count, EXPERT_TILE));
+        let chosen = Chosen { ids: e.ids, weights: e.weights, pages, tiles };
+
+        let [gate, up, down] = e.matrices;
+        let w1 = self.bank(e, gate, e.inter, hidden)?;
+        let w3 = self.bank(e, up, e.inter, hidden)?;
+        let w2 = self.bank(e, down, hidden, e.inter)?;
+        let h = ops::expert_gate_up(&mut self.g, x, w1, w3, chosen, e.limit);
+        let routed = ops::expert_down(&mut self.g, h, w2, chosen);
+
+        let shared = match e.shared_inter {
+            0 => None,
+            inter => {
+                let p = format!("{}.shared_experts", e.prefix);
+                let gate = self.linear(x, &format!("{p}.{gate}.weight"), inter)?;
+                let up = self.linear(x, &format!("{p}.{up}.weight"), inter)?;
+                let h = ops::swiglu(&mut self.g, gate, Some(up), e.limit);
+                Some(self.linear(h, &format!("{p}.{down}.weight"), hidden)?)
+            }
+        };
+        Ok(ops::combine(&mut self.g, routed, k, shared))
+    }
+
+    fn bank(&mut self, e: &Experts<'_>, name: &str, rows: usize, cols: usize) -> Result<TensorId> {
+        let p = format!("{}.experts", e.prefix);
+        let parts = (0..e.count).map(|i| format!("{p}.{i}.{name}.weight")).collect();
+        self.w.bank(&mut self.g, &format!("{p}.{name}"), parts, rows, cols)
+    }
+
+    /// Ends the graph with the head: logits of `x` `[O, D]` by `head` `[vocab, D]`, and the tokens
+    /// sampled from them.
+    pub fn finish(
+        mut self,
+        x: TensorId,
+        head: TensorId,
+        images: Option<TensorId>,
+    ) -> (Graph, TextTensors) {
+        let extra = Extra { output: Some("logits"), ..Extra::default() };
+        let logits = ops::matmul_with(&mut self.g, x, head, extra);
+        let tokens = ops::sample(&mut self.g, logits, self.outs);
+        let Self { g, rows, outs, ropes, .. } = self;
+        (g, TextTensors { rows, outs, images, ropes, logits, tokens })
+    }
+}
+
+/// Refuses a dimension that the kernels have no room for.
+pub(super) fn at_most(name: &str, value: usize, most: usize) -> Result<()> {
+    if value <= most {
+        return Ok(());
+    }
+    let what = format!("`{name}` is {value}, Fathom's kernels take up to {most}");
+    Err(Error::Config(what))
+}
