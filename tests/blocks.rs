@@ -1,6 +1,8 @@
 //! The codec of block formats against implementations nobody here wrote. The fixtures are made by
 //! `scripts/fixtures/blocks.py`.
 
+mod common;
+
 use std::path::Path;
 
 use fathom::formats::{BlockFormat, E2M1, IQ4, ROW_ALIGN, fp4_row, fp8_f32_row, fp8_row};
@@ -254,4 +256,142 @@ fn bad_scales_of_a_row_are_told() {
     assert_eq!(nan, "the scale of columns 128.. is not a number");
     let nan = fp4_row(&[0; 32], &[0, 255], &mut out).unwrap_err();
     assert_eq!(nan, "the scale of columns 32.. is not a number");
+}
+
+#[test]
+fn rows_are_quantized_as_gguf_does() {
+    let file = fixture("quantize.safetensors");
+    let file = SafeTensors::deserialize(&file).unwrap();
+    let values = floats(file.tensor("values").unwrap().data());
+    let mut seen = 0;
+    for format in BlockFormat::all() {
+        let Ok(wanted) = file.tensor(&format.to_string()) else { continue };
+        let mut made = vec![];
+        format.quantize(&values, &mut made).unwrap();
+        let bytes = format.block_bytes();
+        let pairs = made.chunks_exact(bytes).zip(wanted.data().chunks_exact(bytes));
+        for (i, (made, wanted)) in pairs.enumerate() {
+            assert_eq!(made, wanted, "{format}: block {i}, {:?}", &values[32 * i..][..32]);
+        }
+        assert_eq!(made.len(), wanted.data().len());
+        seen += 1;
+    }
+    assert_eq!(seen, 6);
+}
+
+/// About normally distributed, of unit variance.
+fn normal(random: &mut common::Random) -> f32 {
+    random.floats(12).iter().sum::<f32>() / 2.0
+}
+
+/// Rows of unlike kinds, 256 numbers each.
+fn rows() -> Vec<Vec<f32>> {
+    let mut random = common::Random::new(5);
+    let mut rows = vec![];
+    for size in [1e-5, 0.02, 1.0, 300.0] {
+        rows.push((0..256).map(|_| normal(&mut random) * size).collect());
+        rows.push((0..256).map(|_| (normal(&mut random) + 1.5) * size).collect());
+        rows.push((0..256).map(|_| -normal(&mut random).abs() * size).collect());
+        // Groups of different sizes, and a value far from the others.
+        rows.push((0..256).map(|i| normal(&mut random) * size * (1 + i / 32) as f32).collect());
+        rows.push(
+            (0..256).map(|i| normal(&mut random) * size * (1 + i / 255 * 8) as f32).collect(),
+        );
+    }
+    rows
+}
+
+fn squared_error(format: BlockFormat, values: &[f32]) -> f64 {
+    let (mut stored, mut back) = (vec![], vec![0.0; values.len()]);
+    format.quantize(values, &mut stored).unwrap();
+    assert_eq!(stored.len(), format.stored_bytes(values.len()));
+    format.dequantize(&stored, &mut back);
+    let square = |(a, b): (&f32, &f32)| f64::from(a - b).powi(2);
+    values.iter().zip(&back).map(square).sum()
+}
+
+/// The least squared error of `scale q - minimum`, `q` from `low` to `high`, over a fine grid of
+/// scales and minima: what no choice of rounded scales can do much better than.
+fn grid_error(values: &[f32], [low, high]: [f32; 2], minima: usize) -> f64 {
+    let least = values.iter().copied().fold(0.0, f32::min);
+    let most = values.iter().copied().fold(0.0, f32::max);
+    let widest = if minima > 1 { (most - least) / high } else { most.max(-least) / high };
+    let mut best = f64::INFINITY;
+    for step in 0..120 {
+        for sign in if minima > 1 { &[1.0][..] } else { &[1.0, -1.0] } {
+            let scale = sign * widest * (0.6 + step as f32 * 0.004);
+            for m in 0..minima {
+                let minimum =
+                    if minima > 1 { -least * (1.1 * m as f32 / (minima - 1) as f32) } else { 0.0 };
+                let of = |&v: &f32| {
+                    let q = ((v + minimum) / scale).round().clamp(low, high);
+                    f64::from(scale * q - minimum - v).powi(2)
+                };
+                best = best.min(values.iter().map(of).sum());
+            }
+        }
+    }
+    best
+}
+
+#[test]
+fn k_quants_come_near_the_least_error() {
+    for (i, row) in rows().iter().enumerate() {
+        let best: f64 = row.chunks(32).map(|g| grid_error(g, [0.0, 15.0], 60)).sum();
+        let made = squared_error(BlockFormat::Q4K, row);
+        // Beside a value far out the scales of the other groups are rounded coarsely.
+        let slack = if i % 5 == 4 { 1.5 } else { 1.12 };
+        assert!(made < slack * best, "Q4_K, row {i}: {made}, {best} is possible");
+        for simple in [BlockFormat::Q4_0, BlockFormat::Q4_1] {
+            assert!(made < 0.95 * squared_error(simple, row), "Q4_K, row {i}: {simple} is better");
+        }
+        let best: f64 = row.chunks(16).map(|g| grid_error(g, [-32.0, 31.0], 1)).sum();
+        let made = squared_error(BlockFormat::Q6K, row);
+        // The smallest numbers have block scales that are subnormal in f16.
+        let slack = if i < 5 { 1.5 } else { 1.25 };
+        assert!(made < slack * best, "Q6_K, row {i}: {made}, {best} is possible");
+        let simple = squared_error(BlockFormat::Q5_0, row);
+        assert!(made < 0.25 * simple, "Q6_K, row {i}: hardly better than Q5_0");
+    }
+}
+
+#[test]
+fn what_a_k_quant_can_hold_it_holds() {
+    for (format, low, step) in [(BlockFormat::Q4K, 0.0, 1.0), (BlockFormat::Q6K, -32.0, 4.0)] {
+        assert_eq!(squared_error(format, &[0.0; 256]), 0.0);
+        let codes = (0..256).map(|i| low + step * (i % 16) as f32);
+        let held: Vec<f32> = codes.map(|c| c * 63.0 / 64.0).collect();
+        assert_eq!(squared_error(format, &held), 0.0, "{format}");
+        // All that is lost is what the f16 of the block loses.
+        let lost = 256.0 * (5.25_f64 / 2048.0).powi(2);
+        assert!(squared_error(format, &[-5.25; 256]) < lost, "{format}");
+    }
+}
+
+#[test]
+fn what_cannot_be_quantized_is_told() {
+    let fault =
+        |format: BlockFormat, values: &[f32]| format.quantize(values, &mut vec![]).unwrap_err();
+    let with = |value: f32| {
+        let mut values = vec![1.0; 256];
+        values[200] = value;
+        values
+    };
+    for format in BlockFormat::all().filter(|f| f.can_quantize()) {
+        assert_eq!(fault(format, &with(f32::NAN)), "element 200 of a row is NaN");
+        assert_eq!(fault(format, &with(f32::NEG_INFINITY)), "element 200 of a row is -inf");
+        let block = format.block();
+        assert_eq!(
+            fault(format, &[0.0; 300]),
+            format!("a row of 300 is no multiple of the {block} of a {format} block")
+        );
+        if format != BlockFormat::MXFP4 {
+            let fault = fault(format, &with(-1e30));
+            assert!(
+                fault.ends_with(&format!("is too large for the scales of {format}")),
+                "{fault}"
+            );
+        }
+    }
+    assert_eq!(fault(BlockFormat::IQ4XS, &[0.0; 256]), "IQ4_XS can be read, not made");
 }

@@ -101,6 +101,20 @@ impl Parts {
         self.top[..top].copy_from_slice(&block[row.top..][..top]);
     }
 
+    /// Appends the stored block of these parts.
+    pub fn put_together(&self, format: BlockFormat, out: &mut Vec<u8>) {
+        let row = format.row();
+        let first = out.len();
+        out.resize(first + row.bytes, 0);
+        let block = &mut out[first..];
+        for bits in row.codes {
+            bits.put(&self.codes[..row.block], block);
+        }
+        scales::write(format, &self.groups, block);
+        let top = format.top_bytes();
+        block[row.top..][..top].copy_from_slice(&self.top[..top]);
+    }
+
     /// The scales of a plane with one for `each` elements.
     pub fn scales(&self, format: BlockFormat, each: usize) -> &[u8] {
         if each == format.block() {

@@ -29,6 +29,7 @@
 
 mod deepseek;
 mod layout;
+mod quantize;
 mod scales;
 mod values;
 

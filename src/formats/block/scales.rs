@@ -14,6 +14,23 @@ pub(super) fn read(format: BlockFormat, block: &[u8], groups: &mut [u8; 16]) {
     }
 }
 
+/// Writes the groups' scales into a stored block, for the formats that can be made.
+pub(super) fn write(format: BlockFormat, groups: &[u8; 16], block: &mut [u8]) {
+    match format {
+        BlockFormat::Q4K => {
+            for i in 0..4 {
+                let [scale, min] = [groups[2 * i], groups[2 * i + 1]];
+                let [high_scale, high_min] = [groups[2 * i + 8], groups[2 * i + 9]];
+                block[4 + i] = scale | high_scale >> 4 << 6;
+                block[8 + i] = min | high_min >> 4 << 6;
+                block[12 + i] = high_scale & 15 | high_min << 4;
+            }
+        }
+        BlockFormat::Q6K => block[192..208].copy_from_slice(groups),
+        _ => {}
+    }
+}
+
 /// 16 scales of 6 bits: bytes 0..8 have the low four bits of scales 0..8 below those of 8..16, bytes
 /// 8..12 the high two of scales 0..4, 4..8, 8..12 and 12..16, from the lowest bits up.
 fn q3_k(stored: &[u8], groups: &mut [u8; 16]) {
