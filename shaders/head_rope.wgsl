@@ -1,6 +1,5 @@
 // In place on each head of each row, one workgroup a head: with NORM first x *= rsqrt(mean(x^2) +
-// eps), then the last `rope` dimensions are rotated in pairs of neighbours,
-// (a, b) -> (a c - b s, a s + b c).
+// eps), then `rope` dimensions from `start` on are rotated in pairs, (a, b) -> (a c - b s, a s + b c).
 //
 // x      [rows, heads * dims] f32
 // table  [rows, rope] f32: the cosines (rope / 2), then the sines
@@ -16,6 +15,9 @@ struct Params {
     heads: u32,
     dims: u32,
     rope: u32,
+    start: u32,
+    gap: u32,           // dimensions between a and b
+    next: u32,          // and from one pair's a to the next one's
     rows_per_row: u32,  // matrix rows a token row, 0 when the matrix has one an output row
     rows_per_out: u32,
     sign: f32,          // of the sines: -1 turns back
@@ -33,7 +35,6 @@ fn main(ids: Ids) {
         return;
     }
     let base = head * params.dims;
-    let plain = params.dims - params.rope;
     var scale = 1.0;
 //#if NORM
     var sum = 0.0;
@@ -43,18 +44,20 @@ fn main(ids: Ids) {
     }
     // The barriers within also part these reads from the writes below.
     scale = inverseSqrt(reduce_sum(ids, sum) / f32(params.dims) + params.eps);
-    for (var d = ids.lane; d < plain; d += WG) {
-        x[base + d] *= scale;
+    for (var d = ids.lane; d < params.dims; d += WG) {
+        if d < params.start || d >= params.start + params.rope {
+            x[base + d] *= scale;
+        }
     }
 //#endif
     let half = params.rope / 2u;
     for (var i = ids.lane; i < half; i += WG) {
         let c = table[row * params.rope + i];
         let s = table[row * params.rope + half + i] * params.sign;
-        let at = base + plain + 2u * i;
+        let at = base + params.start + i * params.next;
         let a = x[at] * scale;
-        let b = x[at + 1u] * scale;
+        let b = x[at + params.gap] * scale;
         x[at] = a * c - b * s;
-        x[at + 1u] = a * s + b * c;
+        x[at + params.gap] = a * s + b * c;
     }
 }

@@ -1,5 +1,7 @@
-// Chooses k experts a token row by the largest sqrt(softplus(logit)) + bias, or from a table. One
-// workgroup a row. See src/ops/route.rs.
+// Chooses k experts a token row by the largest score + bias, or from a table. A score is
+// sqrt(softplus(logit)), or of the sigmoid or softmax with those flags. GROUPS: only from the best
+// groups, those of the largest selection score or (TOP_TWO) sum of two. One workgroup a row. See
+// src/ops/route.rs.
 //
 // rows        [T] Row
 // logits      [T, experts] f32
@@ -22,6 +24,8 @@ struct Params {
     k: u32,
     vocab: u32,
     hash_stride: u32,
+    groups: u32,
+    top_groups: u32,
     scale: f32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
@@ -36,7 +40,45 @@ struct Params {
 var<workgroup> scores: array<f32, EXPERTS>;
 var<workgroup> keys: array<u32, EXPERTS>;
 var<workgroup> chosen: array<u32, CHOICES>;
+//#if GROUPS
+var<workgroup> group_keys: array<u32, EXPERTS>;
+//#endif
 
+//#if SIGMOID
+fn score(x: f32) -> f32 {
+    let e = exp(-abs(x));
+    return select(1.0, e, x < 0.0) / (1.0 + e);
+}
+//#else
+//#if SOFTMAX
+// The row's other logits come in later.
+fn score(x: f32) -> f32 {
+    return x;
+}
+
+// Turns the row's scores, so far its logits, into their softmax. Every lane finds maximum and sum,
+// in one order.
+fn softmax(lane: u32) {
+    workgroupBarrier();
+    var top = scores[0];
+    for (var e = 1u; e < params.experts; e++) {
+        top = max(top, scores[e]);
+    }
+    workgroupBarrier();
+    for (var e = lane; e < params.experts; e += WG) {
+        scores[e] = exp(scores[e] - top);
+    }
+    workgroupBarrier();
+    var sum = 0.0;
+    for (var e = 0u; e < params.experts; e++) {
+        sum += scores[e];
+    }
+    workgroupBarrier();
+    for (var e = lane; e < params.experts; e += WG) {
+        scores[e] /= sum;
+    }
+}
+//#else
 // ln(1 + e) for e in [0, 1], as 2 artanh(e / (2 + e)): the device's log may be off by 2^-21 near 1.
 // The first term left out is below 2^-26 of the sum.
 fn log1p(e: f32) -> f32 {
@@ -60,6 +102,47 @@ fn score(x: f32) -> f32 {
     }
     return sqrt(max(x, 0.0) + log1p(exp(-abs(x))));
 }
+//#endif
+//#endif
+
+//#if GROUPS
+// What a group is worth by the selection scores of its experts.
+fn group_value(first: u32, count: u32) -> f32 {
+    var best = 0u;
+    var second = 0u;
+    for (var e = first; e < first + count; e++) {
+        second = max(second, min(best, keys[e]));
+        best = max(best, keys[e]);
+    }
+//#if TOP_TWO
+    if count > 1u {
+        return order_value(best) + order_value(second);
+    }
+//#endif
+    return order_value(best);
+}
+
+// Puts the experts of all but the best groups behind all others: no score has the key 0.
+fn drop_groups(lane: u32) {
+    let each = params.experts / params.groups;
+    workgroupBarrier();
+    for (var g = lane; g < params.groups; g += WG) {
+        group_keys[g] = order_key(group_value(g * each, each));
+    }
+    workgroupBarrier();
+    for (var e = lane; e < params.experts; e += WG) {
+        let key = group_keys[e / each];
+        var place = 0u;
+        for (var other = 0u; other < params.groups; other++) {
+            let k = group_keys[other];
+            place += u32(k > key || (k == key && other < e / each));
+        }
+        if place >= params.top_groups {
+            keys[e] = 0u;
+        }
+    }
+}
+//#endif
 
 @compute @workgroup_size(WG)
 fn main(inv: Ids) {
@@ -69,8 +152,13 @@ fn main(inv: Ids) {
     }
     let is_text = rows[at].kind == 0u;
     for (var e = inv.lane; e < params.experts; e += WG) {
-        let s = score(logits[at * params.experts + e]);
-        var selection = s;
+        scores[e] = score(logits[at * params.experts + e]);
+    }
+//#if SOFTMAX
+    softmax(inv.lane);
+//#endif
+    for (var e = inv.lane; e < params.experts; e += WG) {
+        var selection = scores[e];
         var biased = false;
 //#if IMAGE_BIAS
         if !is_text {
@@ -83,9 +171,11 @@ fn main(inv: Ids) {
             selection += bias[e];
         }
 //#endif
-        scores[e] = s;
         keys[e] = order_key(selection);
     }
+//#if GROUPS
+    drop_groups(inv.lane);
+//#endif
     workgroupBarrier();
 
     var from_table = false;
@@ -116,10 +206,13 @@ fn main(inv: Ids) {
     workgroupBarrier();
 
     if inv.lane < params.k {
-        var sum = 0.0;
+        var sum = 1.0;
+//#if NORMALISE
+        sum = 0.0;
         for (var j = 0u; j < params.k; j++) {
             sum += scores[chosen[j]];
         }
+//#endif
         let id = chosen[inv.lane];
         let out = at * params.k + inv.lane;
         ids[out] = id;

@@ -2,6 +2,8 @@
 
 #[path = "ops/attention.rs"]
 mod attention;
+#[path = "ops/causal_attention.rs"]
+mod causal_attention;
 mod common;
 #[path = "ops/matmul.rs"]
 mod matmul;
@@ -9,6 +11,8 @@ mod matmul;
 mod moe;
 #[path = "ops/norms.rs"]
 mod norms;
+#[path = "ops/rounding.rs"]
+mod rounding;
 #[path = "ops/sampling.rs"]
 mod sampling;
 #[path = "ops/streams.rs"]

@@ -41,9 +41,12 @@ const fn variants(
 
 /// All of them. Constants are those of small models and of the largest published ones.
 const VARIANTS: &[Variants] = &[
+    variants("act_round", &[&["", "IN_PLACE", "IN_PLACE CLOSED"], &["", "ROTATE"]], &[&[]]),
     variants("attention", &[&[""]], &[&[("DIMS_PER_LANE", 1)], &[("DIMS_PER_LANE", 8)]]),
+    variants("causal_attention", &[&[""]], &[&[("DIMS_PER_LANE", 1)], &[("DIMS_PER_LANE", 8)]]),
     variants("combine", &[&["", "SHARED"]], &[&[("SPAN", 256)]]),
     variants("compress", &[&["", "OVERLAP"], SUBGROUPS], &[&[("DIM", 24)], &[("DIM", 512)]]),
+    variants("copy_columns", &[], &[&[]]),
     variants("embed", &[FORMAT, &["", "VISION"]], &[&[]]),
     variants("expert_tiles", &[], &[&[("EXPERTS", 1)], &[("EXPERTS", 256)], &[("EXPERTS", 512)]]),
     variants("gather", &[], &[&[]]),
@@ -51,6 +54,7 @@ const VARIANTS: &[Variants] = &[
     variants("head_rope", &[], &[&[("WG", 32)]]),
     variants("head_rope", &[&["NORM"], SUBGROUPS], &[&[]]),
     variants("index_scores", &[], &[&[("KEYS", 64)]]),
+    variants("layer_norm", &[SUBGROUPS], &[&[]]),
     variants(
         "matmul_rows",
         &[FORMAT, &["", "X8"], &["", "BIAS"], &["", "RESIDUAL"]],
@@ -67,8 +71,19 @@ const VARIANTS: &[Variants] = &[
     variants("mhc_post", &[], STREAMS),
     variants("mhc_pre", &[SUBGROUPS], STREAMS),
     variants("ring_write", &[&["", "ADD"]], &[&[]]),
-    variants("rms_norm", &[SUBGROUPS], &[&[]]),
-    variants("route", &[&["", "BIAS"], &["", "IMAGE_BIAS"], &["", "HASH"]], &[&[]]),
+    variants("rms_norm", &[&["", "IN_PLACE"], SUBGROUPS], &[&[]]),
+    variants(
+        "route",
+        &[
+            &["", "SIGMOID", "SOFTMAX"],
+            &["", "GROUPS", "GROUPS TOP_TWO"],
+            &["", "NORMALISE"],
+            &["", "BIAS"],
+            &["", "IMAGE_BIAS"],
+            &["", "HASH"],
+        ],
+        &[&[]],
+    ),
     variants("sample", &[SUBGROUPS], &[&[]]),
     variants("swiglu", &[&["", "PACKED"]], &[&[]]),
     variants("topk", &[], &[&[]]),

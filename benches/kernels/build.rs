@@ -7,8 +7,10 @@ use fathom::gpu::{Gpu, GpuGraph, GpuStore, WeightSource};
 use fathom::graph::Elem::{self, BF16, F16, F32, U32};
 use fathom::graph::reference::Data;
 use fathom::graph::{Cost, Extent, Graph, Tensor, TensorId};
-use fathom::ops::IndexScores;
-use fathom::ops::{self, Attention, Chosen, Compress, Compressed, EXPERT_TILE, Extra, FEW_ROWS};
+use fathom::ops::{
+    self, Attention, CausalAttention, Chosen, Compress, Compressed, EXPERT_TILE, Extra, FEW_ROWS,
+    IndexScores,
+};
 use fathom::runtime::{Out, Row, Sampling};
 
 use crate::cases::Case;
@@ -139,6 +141,48 @@ impl Build {
         ops::attention(&mut self.graph, a);
         let keys = window + more.map_or(0, |m| if m.1.is_some() { 0 } else { m.0 });
         self.also(4 * keys * dim, 4 * keys * heads * dim);
+    }
+
+    /// After `context` keys of one sequence, of which so many as are given are picked. A value that is
+    /// shorter than a key is a part of it.
+    pub fn causal(
+        &mut self,
+        heads: usize,
+        groups: usize,
+        dim: usize,
+        value_dim: usize,
+        context: usize,
+        picked: Option<usize>,
+    ) {
+        let (rows, q) = (self.rows(context), self.x("q", heads * dim));
+        let places = context + self.graph.max.rows;
+        let keys = self.graph.state("keys", places, groups * dim);
+        let values =
+            (value_dim == dim).then(|| self.graph.state("values", places, groups * value_dim));
+        let select = picked.map(|k| {
+            let list = |_| [k as u32].into_iter().chain(0..k as u32).collect();
+            self.words("select", Extent::ROWS, 1 + k, list)
+        });
+        let (context, scale) = (places, (dim as f32).sqrt().recip());
+        let a = CausalAttention {
+            rows,
+            q,
+            keys,
+            values,
+            value_dim,
+            heads,
+            groups,
+            context,
+            scale,
+            select,
+        };
+        ops::causal_attention(&mut self.graph, a);
+        if picked.is_none() {
+            // Keys once for all rows.
+            let width = groups * (dim + if values.is_some() { value_dim } else { 0 });
+            let bytes = 4 * context * width / self.graph.max.rows;
+            self.also(bytes, 2 * context * heads * (dim + value_dim));
+        }
     }
 
     pub fn index(&mut self, heads: usize, dim: usize, entries: usize) {

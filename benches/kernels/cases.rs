@@ -2,7 +2,10 @@
 
 use fathom::graph::Elem::{BF16, F16, F32};
 use fathom::graph::{Extent, StepSize};
-use fathom::ops::{self, EXPERT_TILE, EmbedVision, MhcHead, MhcPre, Route};
+use fathom::ops::{
+    self, CopyColumns, EXPERT_TILE, EmbedVision, GroupRank, Groups, HeadRope, MhcHead, MhcPre,
+    Route, Score,
+};
 use fathom::runtime::Sampling;
 
 use crate::build::{Build, EPS};
@@ -46,6 +49,24 @@ pub const CASES: &[Case] = &[
     case("attention/4 heads of 64, 128 keys (minnow), 64 rows", 64, |b| {
         b.attention(4, 64, 128, None);
     }),
+    case("causal_attention/128 heads of 576 in one group (MLA), 512 keys, 1 row", 1, |b| {
+        b.causal(128, 1, 576, 512, 512, None);
+    }),
+    case("causal_attention/16 heads of 576 in one group (MLA), 256 keys, 16 rows", 16, |b| {
+        b.causal(16, 1, 576, 512, 256, None);
+    }),
+    case("causal_attention/128 heads of 576 in one group, 2048 picked, 1 row", 1, |b| {
+        b.causal(128, 1, 576, 512, 4096, Some(2048));
+    }),
+    case("causal_attention/32 heads of 128 in 8 groups (Llama), 512 keys, 1 row", 1, |b| {
+        b.causal(32, 8, 128, 128, 512, None);
+    }),
+    case("causal_attention/32 heads of 128 in 8 groups (Llama), 512 keys, 16 rows", 16, |b| {
+        b.causal(32, 8, 128, 128, 512, None);
+    }),
+    case("causal_attention/9 heads of 64 in 3 groups (SmolLM2), 256 keys, 64 rows", 64, |b| {
+        b.causal(9, 3, 64, 64, 256, None);
+    }),
     case("index_scores/64 heads of 128, 4096 entries, 1 row", 1, |b| b.index(64, 128, 4096)),
     case("topk/512 of 16384, 4 rows", 4, |b| {
         let (rows, scores) = (b.rows(4 * 16384), b.x("scores", 16384));
@@ -61,11 +82,33 @@ pub const CASES: &[Case] = &[
     }),
     case("head_rope/64 heads of 512, normed, 16 rows", 16, |b| {
         let (x, table) = (b.x("x", 64 * 512), b.x("table", 64));
-        ops::head_rope(&mut b.graph, x, table, 64, Some(EPS), false);
+        ops::head_rope(&mut b.graph, HeadRope::new(x, table, 64).normed(EPS));
+    }),
+    case("head_rope/32 heads of 128 in halves (Llama), 16 rows", 16, |b| {
+        let (x, table) = (b.x("x", 32 * 128), b.x("table", 128));
+        ops::head_rope(&mut b.graph, HeadRope::new(x, table, 32).halves());
+    }),
+    case("copy_columns/128 heads of 64 (MLA), 64 rows", 64, |b| {
+        let (from, to) = (b.x("from", 128 * 192), b.x("to", 128 * 576));
+        let (from_step, from_at, to_step, to_at) = (192, 128, 576, 512);
+        let (count, width) = (128, 64);
+        ops::copy_columns(
+            &mut b.graph,
+            CopyColumns { from, from_step, from_at, to, to_step, to_at, count, width },
+        );
     }),
     case("rms_norm/4096 wide, 256 rows", 256, |b| {
         let (x, w) = (b.x("x", 4096), b.weight("w", F32, 1, 4096));
         ops::rms_norm(&mut b.graph, x, w, EPS);
+    }),
+    case("rms_norm/512 of 576, 256 rows", 256, |b| {
+        let (x, w) = (b.x("x", 576), b.weight("w", F32, 1, 512));
+        ops::rms_norm_part(&mut b.graph, x, w, EPS, 512);
+    }),
+    case("layer_norm/128 wide, 256 rows", 256, |b| {
+        let (w, bias) = (b.weight("w", F32, 1, 128), b.weight("bias", F32, 1, 128));
+        let x = b.x("x", 128);
+        ops::layer_norm(&mut b.graph, x, w, bias, EPS);
     }),
     case("mhc_pre/4 streams of 4096, 64 rows", 64, |b| {
         let (streams, mix) = (b.x("streams", 4 * 4096), b.x("mix", 24));
@@ -88,8 +131,23 @@ pub const CASES: &[Case] = &[
     case("route/6 of 256 experts, 256 rows", 256, |b| {
         let (rows, logits) = (b.rows(0), b.x("logits", 256));
         let bias = Some(b.weight("bias", F32, 1, 256));
-        let r = Route { rows, logits, bias, image_bias: None, hash: None, k: 6, scale: 1.5 };
-        ops::route(&mut b.graph, r);
+        let (score, groups, normalise, scale) = (Score::SqrtSoftplus, None, true, 1.5);
+        let (image_bias, hash, k) = (None, None, 6);
+        ops::route(
+            &mut b.graph,
+            Route { rows, logits, bias, image_bias, hash, k, score, groups, normalise, scale },
+        );
+    }),
+    case("route/8 of 256 experts in 4 of 8 groups (V3), 256 rows", 256, |b| {
+        let (rows, logits) = (b.rows(0), b.x("logits", 256));
+        let bias = Some(b.weight("bias", F32, 1, 256));
+        let groups = Some(Groups { n: 8, top: 4, rank: GroupRank::TopTwo });
+        let (score, normalise, scale) = (Score::Sigmoid, true, 2.5);
+        let (image_bias, hash, k) = (None, None, 8);
+        ops::route(
+            &mut b.graph,
+            Route { rows, logits, bias, image_bias, hash, k, score, groups, normalise, scale },
+        );
     }),
     case("expert_tiles/6 of 256 experts, 256 rows", 256, |b| {
         let ids = b.ids(6, 256);

@@ -11,8 +11,8 @@ use crate::Result;
 use crate::formats::{LayerKind, RopeScaling, V4Config};
 use crate::graph::{Elem, Extent, Graph, StepSize, TensorId};
 use crate::ops::{
-    self, Attention, Compress, Compressed, EmbedVision, Extra, IndexScores, MOST_STREAMS, MhcHead,
-    MhcPre, Route,
+    self, Attention, Compress, Compressed, EmbedVision, Extra, HeadRope, IndexScores, MOST_STREAMS,
+    MhcHead, MhcPre, Route, Score,
 };
 
 /// Builds the graph for steps of up to `max` rows.
@@ -118,11 +118,11 @@ impl Builder<'_, '_, V4Config> {
         let qr = self.linear(x, &format!("{p}.wq_a.weight"), c.q_lora)?;
         let qr = self.norm(qr, &format!("{p}.q_norm.weight"), c.eps)?;
         let q = self.linear(qr, &format!("{p}.wq_b.weight"), c.heads * c.head_dim)?;
-        ops::head_rope(&mut self.g, q, rope, c.heads, Some(c.eps), false);
+        ops::head_rope(&mut self.g, HeadRope::new(q, rope, c.heads).normed(c.eps));
 
         let kv = self.linear(x, &format!("{p}.wkv.weight"), c.head_dim)?;
         let kv = self.norm(kv, &format!("{p}.kv_norm.weight"), c.eps)?;
-        ops::head_rope(&mut self.g, kv, rope, 1, None, false);
+        ops::head_rope(&mut self.g, HeadRope::new(kv, rope, 1));
         // Long enough that a whole chunk can be written before any of its rows looks back.
         let cap = c.window.min(self.capacity.context) + chunk;
         let ring = self.g.state(format!("{p}.window"), slots * cap, c.head_dim);
@@ -147,7 +147,7 @@ impl Builder<'_, '_, V4Config> {
         let attention = Attention { rows, q, ring, cap, compressed, sinks, heads, scale };
         let o = ops::attention(&mut self.g, attention);
         // The values were rotated with the keys; this takes the query's own rotation out again.
-        ops::head_rope(&mut self.g, o, rope, c.heads, None, true);
+        ops::head_rope(&mut self.g, HeadRope::new(o, rope, c.heads).inverse());
 
         let groups = c.o_groups;
         let extra = Extra { groups, ..Extra::default() };
@@ -208,7 +208,7 @@ impl Builder<'_, '_, V4Config> {
         let c = self.c;
         let keys = self.compress(x, &format!("{p}.compressor"), c.index_dim, kind)?;
         let q = self.linear(qr, &format!("{p}.wq_b.weight"), c.index_heads * c.index_dim)?;
-        ops::head_rope(&mut self.g, q, rope, c.index_heads, None, false);
+        ops::head_rope(&mut self.g, HeadRope::new(q, rope, c.index_heads));
         let weights = self.linear(x, &format!("{p}.weights_proj.weight"), c.index_heads)?;
         let scale = ((c.index_dim * c.index_heads) as f32).sqrt().recip();
         let (rows, entries) = (self.rows, self.entries(ratio));
@@ -240,7 +240,10 @@ impl Builder<'_, '_, V4Config> {
             Some(_) => Some(self.vector(&format!("{p}.gate.bias_vl"), c.experts)?),
             None => None,
         };
-        let route = Route { rows, logits, bias, image_bias, hash, k, scale: c.route_scale };
+        let (score, groups, normalise) = (Score::SqrtSoftplus, None, true);
+        let scale = c.route_scale;
+        let route =
+            Route { rows, logits, bias, image_bias, hash, k, score, groups, normalise, scale };
         let (ids, weights) = ops::route(&mut self.g, route);
         let experts = Experts {
             prefix: &p,

@@ -1,4 +1,4 @@
-//! Rotary position embedding of the last dimensions of each head, in pairs of neighbours:
+//! Rotary position embedding of some dimensions of each head, in pairs:
 //! `(a, b) -> (a c - b s, a s + b c)` (Su et al. 2021, arXiv:2104.09864), optionally after scaling
 //! the whole head by `rsqrt(mean(x^2) + eps)`.
 
@@ -8,32 +8,87 @@ use crate::gpu::{Kernel, Limits, grid};
 use crate::graph::reference::Host;
 use crate::graph::{Cost, Graph, Op, StepSize, TensorId, Use};
 
-/// Norms (if `norm` gives an eps) and rotates `x` `[n, heads * d]` in place. `table` `[n, rd]` holds
-/// each row's cosines (rd / 2), then its sines; the last `rd` dimensions of a head turn, backwards
-/// if `inverse`.
-pub fn head_rope(
-    g: &mut Graph,
-    x: TensorId,
-    table: TensorId,
-    heads: usize,
-    norm: Option<f32>,
-    inverse: bool,
-) {
-    let (dims, rope) = (g.tensor(x).cols / heads, g.tensor(table).cols);
-    assert!(
-        g.tensor(x).cols == heads * dims && rope <= dims && rope.is_multiple_of(2),
-        "head_rope shapes"
-    );
-    g.push("rope", HeadRope { x, table, heads, norm, inverse });
+/// Which dimensions turn together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pairs {
+    /// Neighbours: `2 i` and `2 i + 1` of those that turn.
+    Interleaved,
+    /// `i` and `i + rd / 2`.
+    Halves,
 }
 
-#[derive(Debug)]
-struct HeadRope {
-    x: TensorId,
-    table: TensorId,
-    heads: usize,
-    norm: Option<f32>,
-    inverse: bool,
+/// What [`head_rope`] does.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadRope {
+    /// `[n, heads * d]`, changed in place.
+    pub x: TensorId,
+    /// `[n, rd]`: each row's cosines (rd / 2), then its sines.
+    pub table: TensorId,
+    /// Heads a row.
+    pub heads: usize,
+    /// The first dimension of a head that turns; without it the last `rd` do.
+    pub start: Option<usize>,
+    /// Which of them turn together.
+    pub pairs: Pairs,
+    /// The eps of a norm of the whole head before, if there is one.
+    pub norm: Option<f32>,
+    /// Whether to turn backwards.
+    pub inverse: bool,
+}
+
+impl HeadRope {
+    /// Turns the last `rd` dimensions of each head, neighbours together.
+    pub fn new(x: TensorId, table: TensorId, heads: usize) -> Self {
+        let pairs = Pairs::Interleaved;
+        Self { x, table, heads, start: None, pairs, norm: None, inverse: false }
+    }
+
+    /// Turns the dimensions from `start` on.
+    #[must_use]
+    pub fn at(self, start: usize) -> Self {
+        Self { start: Some(start), ..self }
+    }
+
+    /// Turns the first half of the dimensions with the second.
+    #[must_use]
+    pub fn halves(self) -> Self {
+        Self { pairs: Pairs::Halves, ..self }
+    }
+
+    /// Scales each head by `rsqrt(mean(x^2) + eps)` before.
+    #[must_use]
+    pub fn normed(self, eps: f32) -> Self {
+        Self { norm: Some(eps), ..self }
+    }
+
+    /// Turns backwards.
+    #[must_use]
+    pub fn inverse(self) -> Self {
+        Self { inverse: true, ..self }
+    }
+
+    fn sign(&self) -> f32 {
+        if self.inverse { -1.0 } else { 1.0 }
+    }
+
+    /// Dimensions between those of a pair, and between the first ones of two pairs.
+    fn steps(&self, rope: usize) -> (usize, usize) {
+        match self.pairs {
+            Pairs::Interleaved => (1, 2),
+            Pairs::Halves => (rope / 2, 1),
+        }
+    }
+}
+
+/// Norms, if asked to, and rotates each head in place.
+pub fn head_rope(g: &mut Graph, r: HeadRope) {
+    let (cols, rope) = (g.tensor(r.x).cols, g.tensor(r.table).cols);
+    let dims = cols / r.heads;
+    assert!(
+        cols == r.heads * dims && rope.is_multiple_of(2) && r.start.unwrap_or(0) + rope <= dims,
+        "head_rope shapes"
+    );
+    g.push("rope", r);
 }
 
 #[repr(C)]
@@ -42,16 +97,13 @@ struct Params {
     heads: u32,
     dims: u32,
     rope: u32,
+    start: u32,
+    gap: u32,
+    next: u32,
     rows_per_row: u32,
     rows_per_out: u32,
     sign: f32,
     eps: f32,
-}
-
-impl HeadRope {
-    fn sign(&self) -> f32 {
-        if self.inverse { -1.0 } else { 1.0 }
-    }
 }
 
 impl Op for HeadRope {
@@ -67,6 +119,7 @@ impl Op for HeadRope {
         let (mut x, table) = (host.f32_mut(self.x), host.f32(self.table));
         let (cols, rope) = (host.cols(self.x), host.cols(self.table));
         let dims = cols / self.heads;
+        let (start, (gap, next)) = (self.start.unwrap_or(dims - rope), self.steps(rope));
         for (x, table) in x.chunks_exact_mut(cols).zip(table.chunks_exact(rope)) {
             let (cos, sin) = table.split_at(rope / 2);
             for head in x.chunks_exact_mut(dims) {
@@ -75,9 +128,10 @@ impl Op for HeadRope {
                     let scale = (mean + eps).sqrt().recip();
                     head.iter_mut().for_each(|v| *v *= scale);
                 }
-                for (i, pair) in head[dims - rope..].chunks_exact_mut(2).enumerate() {
-                    let (a, b, c, s) = (pair[0], pair[1], cos[i], sin[i] * self.sign());
-                    (pair[0], pair[1]) = (a * c - b * s, a * s + b * c);
+                for (i, (&c, &s)) in cos.iter().zip(sin).enumerate() {
+                    let (at, s) = (start + i * next, s * self.sign());
+                    let (a, b) = (head[at], head[at + gap]);
+                    (head[at], head[at + gap]) = (a * c - b * s, a * s + b * c);
                 }
             }
         }
@@ -86,10 +140,14 @@ impl Op for HeadRope {
     fn kernels(&self, graph: &Graph, limits: &Limits) -> Vec<Kernel> {
         let (t, rope) = (graph.tensor(self.x), graph.tensor(self.table).cols);
         let (rows, heads) = (t.rows, self.heads);
+        let (dims, (gap, next)) = (t.cols / heads, self.steps(rope));
         let params = Params {
             heads: heads as u32,
-            dims: (t.cols / heads) as u32,
+            dims: dims as u32,
             rope: rope as u32,
+            start: self.start.unwrap_or(dims - rope) as u32,
+            gap: gap as u32,
+            next: next as u32,
             rows_per_row: rows.per_row as u32,
             rows_per_out: rows.per_out as u32,
             sign: self.sign(),

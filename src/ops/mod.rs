@@ -3,15 +3,19 @@
 //!
 //! Each op's public function appends it to a graph and returns the tensor it makes.
 
+mod act_round;
 mod attention;
+mod causal_attention;
 mod combine;
 mod compress;
+mod copy_columns;
 mod embed;
 mod expert_tiles;
 mod gather;
 mod gelu;
 mod head_rope;
 mod index_scores;
+mod layer_norm;
 mod matmul;
 mod mhc_head;
 mod mhc_post;
@@ -27,15 +31,21 @@ mod unfold;
 mod vit_attention;
 mod vit_rope;
 
+pub use act_round::{
+    ActRound, Closed, MOST_ROTATED, Narrow, act_round, act_round_closed, act_round_in_place,
+};
 pub use attention::{Attention, Compressed, attention};
+pub use causal_attention::{CausalAttention, causal_attention};
 pub use combine::combine;
 pub use compress::{Compress, compress};
+pub use copy_columns::{CopyColumns, copy_columns};
 pub use embed::{EmbedVision, embed};
 pub use expert_tiles::expert_tiles;
 pub use gather::gather;
 pub use gelu::gelu;
-pub use head_rope::head_rope;
+pub use head_rope::{HeadRope, Pairs, head_rope};
 pub use index_scores::{IndexScores, index_scores};
+pub use layer_norm::layer_norm;
 pub use matmul::{
     Chosen, EXPERT_TILE, Extra, FEW_ROWS, expert_down, expert_gate_up, matmul, matmul_with,
 };
@@ -43,8 +53,8 @@ pub use mhc_head::{MhcHead, mhc_head};
 pub use mhc_post::mhc_post;
 pub use mhc_pre::{MOST_STREAMS, MhcPre, mhc_pre};
 pub use ring_write::ring_write;
-pub use rms_norm::rms_norm;
-pub use route::{MOST_CHOICES, MOST_EXPERTS, Route, route};
+pub use rms_norm::{rms_norm, rms_norm_part};
+pub use route::{GroupRank, Groups, MOST_CHOICES, MOST_EXPERTS, Route, Score, route};
 pub use sample::{sample, uniform};
 pub use swiglu::swiglu;
 pub use topk::topk;

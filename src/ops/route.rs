@@ -1,9 +1,11 @@
 //! Chooses the experts of each token.
 //!
-//! `s = sqrt(softplus(logits))` with `softplus(x) = ln(1 + e^x)`. A text row takes the `k` experts of
-//! the largest `s + bias`, or, in a hash layer, those its token has in a table; an image row those
-//! of the largest `s + image_bias`. Ties go to the lower index. The bias only selects: the weights
-//! are `s[id] / sum(s[ids]) * scale`.
+//! A row's scores are `s = sqrt(softplus(logits))` with `softplus(x) = ln(1 + e^x)`, or the sigmoids or
+//! the softmax of its logits. A text row takes the `k` experts of the largest `s + bias`, or, in a hash
+//! layer, those its token has in a table; an image row those of the largest `s + image_bias`. Where
+//! experts stand in groups, only those of the best groups are candidates, whatever the sign of their
+//! selection scores. Ties go to the lower index. The bias only selects: the weights are
+//! `s[id] * scale`, divided by `sum(s[ids])` if they are normalised.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -11,6 +13,37 @@ use super::row::Row;
 use crate::gpu::{Kernel, Limits, grid};
 use crate::graph::reference::Host;
 use crate::graph::{Cost, Elem, Extent, Graph, Op, StepSize, TensorId, Use};
+
+/// How a logit becomes a score.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Score {
+    /// `sqrt(ln(1 + e^x))`.
+    SqrtSoftplus,
+    /// `1 / (1 + e^-x)`.
+    Sigmoid,
+    /// `e^x` over the sum of all the row's `e^x`.
+    Softmax,
+}
+
+/// What a group of experts is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroupRank {
+    /// The largest selection score in it.
+    Max,
+    /// The sum of the two largest.
+    TopTwo,
+}
+
+/// Groups of experts, of which a row may use a few.
+#[derive(Clone, Copy, Debug)]
+pub struct Groups {
+    /// Groups, of as many consecutive experts each.
+    pub n: usize,
+    /// Groups a row may use; together they must have `k` experts.
+    pub top: usize,
+    /// Which groups those are.
+    pub rank: GroupRank,
+}
 
 /// What [`route`] works on.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +60,14 @@ pub struct Route {
     pub hash: Option<TensorId>,
     /// Experts a row.
     pub k: usize,
-    /// The sum of a row's weights.
+    /// How logits become scores.
+    pub score: Score,
+    /// Experts' groups, if they count.
+    pub groups: Option<Groups>,
+    /// Whether a row's weights are made to sum to `scale`. Other implementations add 1e-20 to the
+    /// sum they divide by; DeepSeek's own do not, and it tells only where all scores all but vanish.
+    pub normalise: bool,
+    /// Multiplies the weights.
     pub scale: f32,
 }
 
@@ -36,6 +76,11 @@ pub struct Route {
 pub fn route(g: &mut Graph, r: Route) -> (TensorId, TensorId) {
     let experts = g.tensor(r.logits).cols;
     assert!(r.k <= experts && experts <= MOST_EXPERTS && r.k <= MOST_CHOICES, "route: {r:?}");
+    if let Some(groups) = r.groups {
+        let each = experts / groups.n;
+        let fits = each * groups.n == experts && r.k <= groups.top * each && groups.top <= groups.n;
+        assert!(fits, "route: {groups:?} of {experts} experts");
+    }
     let ids = g.scratch("ids", Elem::U32, Extent::ROWS, r.k);
     let weights = g.scratch("weights", Elem::F32, Extent::ROWS, r.k);
     g.push("route", Node { r, ids, weights });
@@ -61,13 +106,57 @@ struct Params {
     k: u32,
     vocab: u32,
     hash_stride: u32,
+    groups: u32,
+    top_groups: u32,
     scale: f32,
-    pad: [u32; 3],
+    pad: u32,
 }
 
 /// `sqrt(ln(1 + e^x))`, without overflow for large `x` or loss of all digits for small.
-fn score(x: f32) -> f32 {
+fn sqrt_softplus(x: f32) -> f32 {
     if x < -20.0 { (0.5 * x).exp() } else { (x.max(0.0) + (-x.abs()).exp().ln_1p()).sqrt() }
+}
+
+fn softmax(logits: &[f32]) -> Vec<f32> {
+    let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let e: Vec<f32> = logits.iter().map(|x| (x - top).exp()).collect();
+    let sum: f32 = e.iter().sum();
+    e.into_iter().map(|e| e / sum).collect()
+}
+
+impl Score {
+    fn of(self, logits: &[f32]) -> Vec<f32> {
+        match self {
+            Self::SqrtSoftplus => logits.iter().map(|&x| sqrt_softplus(x)).collect(),
+            Self::Sigmoid => logits.iter().map(|x| 1.0 / (1.0 + (-x).exp())).collect(),
+            Self::Softmax => softmax(logits),
+        }
+    }
+}
+
+/// Indices in falling order of `keys`, equal ones in rising order.
+fn ranked(keys: &[f32]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..keys.len()).collect();
+    // Adding zero makes one of the two zeros; the sort is stable.
+    order.sort_by(|&a, &b| (keys[b] + 0.0).total_cmp(&(keys[a] + 0.0)));
+    order
+}
+
+impl Groups {
+    /// The groups a row with these selection scores may use.
+    fn best(&self, keys: &[f32]) -> Vec<usize> {
+        let worth = |group: &[f32]| {
+            let order = ranked(group);
+            match self.rank {
+                GroupRank::Max => group[order[0]],
+                GroupRank::TopTwo => order.iter().take(2).map(|&e| group[e]).sum(),
+            }
+        };
+        let mut best =
+            ranked(&keys.chunks_exact(keys.len() / self.n).map(worth).collect::<Vec<_>>());
+        best.truncate(self.top);
+        best
+    }
 }
 
 impl Op for Node {
@@ -90,7 +179,7 @@ impl Op for Node {
         let outs = ids.chunks_exact_mut(r.k).zip(weights.chunks_exact_mut(r.k));
         let inputs = Row::all(&rows).iter().zip(logits.chunks_exact(experts));
         for ((row, logits), (ids, weights)) in inputs.zip(outs) {
-            let s: Vec<f32> = logits.iter().map(|&x| score(x)).collect();
+            let s = r.score.of(logits);
             match r.hash {
                 Some(hash) if row.kind == 0 => {
                     ids.copy_from_slice(&host.u32(hash)[row.token as usize * r.k..][..r.k]);
@@ -98,13 +187,20 @@ impl Op for Node {
                 _ => {
                     let image = if row.kind == 0 { None } else { r.image_bias };
                     let bias = image.or(r.bias).map(|b| host.f32(b));
-                    let key = |&e: &usize| s[e] + bias.as_ref().map_or(0.0, |b| b[e]);
-                    let mut order: Vec<usize> = (0..experts).collect();
-                    order.sort_by(|a, b| key(b).total_cmp(&key(a)));
+                    let key = |e: usize| s[e] + bias.as_ref().map_or(0.0, |b| b[e]);
+                    let keys: Vec<f32> = (0..experts).map(key).collect();
+                    let mut order = ranked(&keys);
+                    if let Some(groups) = r.groups {
+                        let best = groups.best(&keys);
+                        order.retain(|e| best.contains(&(e / (experts / groups.n))));
+                    }
                     ids.iter_mut().zip(order).for_each(|(id, e)| *id = e as u32);
                 }
             }
-            let sum: f32 = ids.iter().map(|&e| s[e as usize]).sum();
+            let sum = match r.normalise {
+                true => ids.iter().map(|&e| s[e as usize]).sum(),
+                false => 1.0f32,
+            };
             for (w, &e) in weights.iter_mut().zip(&*ids) {
                 *w = s[e as usize] / sum.max(f32::MIN_POSITIVE) * r.scale;
             }
@@ -119,8 +215,10 @@ impl Op for Node {
             k: r.k as u32,
             vocab: hash.map_or(0, |t| t.rows.fixed as u32),
             hash_stride: hash.map_or(0, |t| t.stride() as u32),
+            groups: r.groups.map_or(1, |g| g.n as u32),
+            top_groups: r.groups.map_or(1, |g| g.top as u32),
             scale: r.scale,
-            pad: [0; 3],
+            pad: 0,
         };
         // Where something is not given, something else stands in its binding and is not read.
         let bindings = [
@@ -134,6 +232,11 @@ impl Op for Node {
         ];
         vec![
             Kernel::new("route", params, bindings, |s| grid(s.rows))
+                .flag_if(r.score == Score::Sigmoid, "SIGMOID")
+                .flag_if(r.score == Score::Softmax, "SOFTMAX")
+                .flag_if(r.groups.is_some(), "GROUPS")
+                .flag_if(r.groups.is_some_and(|g| g.rank == GroupRank::TopTwo), "TOP_TWO")
+                .flag_if(r.normalise, "NORMALISE")
                 .flag_if(r.bias.is_some(), "BIAS")
                 .flag_if(r.image_bias.is_some(), "IMAGE_BIAS")
                 .flag_if(r.hash.is_some(), "HASH"),

@@ -37,11 +37,11 @@ pub fn sequences(
         .collect()
 }
 
-fn total(sequences: &[(usize, usize, usize)]) -> usize {
+pub fn total(sequences: &[(usize, usize, usize)]) -> usize {
     sequences.iter().map(|s| s.2).sum()
 }
 
-fn scaled(random: &mut Random, n: usize, by: f32) -> Data {
+pub fn scaled(random: &mut Random, n: usize, by: f32) -> Data {
     Data::F32((0..n).map(|_| random.float() * by).collect())
 }
 

@@ -86,8 +86,32 @@ fn head_rope() {
         let x = case.input("x", extent, heads * dims);
         let table = case.input("angles", extent, rope);
         case.set(table, angles(&mut random, n, rope));
-        ops::head_rope(&mut case.graph, x, table, heads, norm, random.int(0..2) == 1);
+        let start = random.pick(&[None, Some(0), Some((dims - rope) / 2)]);
+        let pairs = random.pick(&[ops::Pairs::Interleaved, ops::Pairs::Halves]);
+        let inverse = random.int(0..2) == 1;
+        let r = ops::HeadRope { x, table, heads, start, pairs, norm, inverse };
+        ops::head_rope(&mut case.graph, r);
         case.check(&gpu, 1e-5);
+    }
+}
+
+#[test]
+fn copy_columns() {
+    let Some(gpu) = gpu() else { return };
+    let mut random = Random::new(8);
+    for seed in 0..8 {
+        let (n, count, width) = (random.pick(&[1, 3, 40]), random.int(1..9), random.int(1..100));
+        let extent = random.pick(&[Extent::ROWS, Extent::OUTS, Extent::rows(2)]);
+        let mut case = Case::new(seed, StepSize { rows: n, outs: n });
+        // Blocks of `from` may overlap, or be one and the same.
+        let (from_step, to_step) = (random.int(0..2 * width), width + random.int(0..30));
+        let (from_at, to_at) = (random.int(0..20), random.int(0..20));
+        let cols = |step, at| (count - 1) * step + at + width + (seed as usize) % 3;
+        let from = case.input("from", extent, cols(from_step, from_at));
+        let to = case.input("to", extent, cols(to_step, to_at));
+        let c = ops::CopyColumns { from, from_step, from_at, to, to_step, to_at, count, width };
+        ops::copy_columns(&mut case.graph, c);
+        case.check(&gpu, 0.0);
     }
 }
 

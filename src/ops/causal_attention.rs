@@ -1,0 +1,198 @@
+//! Attention over all positions up to the row's own, with keys that groups of heads share: one group
+//! for all is multi-query attention and what MLA comes to on its latents, as many groups as heads
+//! the usual kind, and what lies between grouped-query attention (Ainslie et al. 2023,
+//! arXiv:2305.13245).
+//!
+//! For head `h` of a row at position `p`, whose group is `h / (H / G)`, with `s_j = scale * q_h . k_j`
+//! and `m` the largest of the `s_j`:
+//!
+//! `o_h = sum_j e^(s_j - m) v_j / sum_j e^(s_j - m)`
+//!
+//! over all positions `j <= p`, or over those of them that are selected.
+
+use bytemuck::{Pod, Zeroable};
+use rayon::prelude::*;
+
+use super::row::Row;
+use crate::gpu::{Kernel, Limits, grid};
+use crate::graph::reference::Host;
+use crate::graph::{Cost, Elem, Graph, Op, StepSize, TensorId, Use};
+
+/// What [`causal_attention`] works on.
+#[derive(Clone, Copy, Debug)]
+pub struct CausalAttention {
+    /// The token rows `[T, 8]`.
+    pub rows: TensorId,
+    /// Queries `[T, H * dk]`.
+    pub q: TensorId,
+    /// State `[slots * context, G * dk]`: position `p` of a slot is row `slot * context + p`.
+    pub keys: TensorId,
+    /// State `[slots * context, G * dv]`; without it a value is the first `dv` numbers of its key.
+    pub values: Option<TensorId>,
+    /// dv.
+    pub value_dim: usize,
+    /// H, a multiple of G.
+    pub heads: usize,
+    /// G.
+    pub groups: usize,
+    /// Places a sequence.
+    pub context: usize,
+    /// Of the scores.
+    pub scale: f32,
+    /// Integers `[T, 1 + k]`: how many positions a row attends to (one at least), then which, none
+    /// after its own. Without it: all up to its own.
+    pub select: Option<TensorId>,
+}
+
+/// Attends from every row; returns `[T, H * dv]`. The state must already hold the step's own rows.
+pub fn causal_attention(g: &mut Graph, a: CausalAttention) -> TensorId {
+    let (rows, cols) = (g.tensor(a.q).rows, g.tensor(a.q).cols);
+    let keys = g.tensor(a.keys).cols;
+    assert!(a.heads.is_multiple_of(a.groups), "causal_attention: heads a group");
+    assert_eq!(cols * a.groups, keys * a.heads, "causal_attention: query columns");
+    match a.values {
+        Some(v) => {
+            assert_eq!(g.tensor(v).cols, a.groups * a.value_dim, "causal_attention: value columns")
+        }
+        None => assert!(a.value_dim <= keys / a.groups, "causal_attention: value columns"),
+    }
+    let out = g.scratch("attention", Elem::F32, rows, a.heads * a.value_dim);
+    g.push("attention", Node { a, out });
+    out
+}
+
+#[derive(Debug)]
+struct Node {
+    a: CausalAttention,
+    out: TensorId,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Params {
+    heads: u32,
+    share: u32,
+    key_dim: u32,
+    key_cols: u32,
+    value_dim: u32,
+    value_cols: u32,
+    value_step: u32,
+    context: u32,
+    select_cols: u32,
+    scale: f32,
+}
+
+/// Queries (a head of a row each) a workgroup: `4 * QUERY_GROUPS` of the shader. They share a group,
+/// so that each key is read once for all.
+const QUERIES: usize = 8;
+/// Invocations a workgroup: the shader's `KEYS * QUERY_GROUPS`.
+const WG: usize = 64;
+
+impl Node {
+    /// Columns of a row of values, and from one group's value to the next one's.
+    fn value_layout(&self, graph: &Graph) -> (usize, usize) {
+        let cols = graph.tensor(self.a.values.unwrap_or(self.a.keys)).cols;
+        (cols, cols / self.a.groups)
+    }
+}
+
+impl Op for Node {
+    fn name(&self) -> &'static str {
+        "causal_attention"
+    }
+
+    fn uses(&self) -> Vec<Use> {
+        let a = &self.a;
+        let mut uses = vec![a.rows.read(), a.q.read(), a.keys.read(), self.out.write()];
+        uses.extend([a.values, a.select].into_iter().flatten().map(TensorId::read));
+        uses
+    }
+
+    fn reference(&self, host: &Host<'_>) {
+        let a = &self.a;
+        let (rows, q, keys) = (host.u32(a.rows), host.f32(a.q), host.f32(a.keys));
+        let (values, mut out) = (host.f32(a.values.unwrap_or(a.keys)), host.f32_mut(self.out));
+        let select = a.select.map(|s| (host.u32(s), host.cols(s)));
+        let (dk, dv) = (host.cols(a.keys) / a.groups, a.value_dim);
+        let (value_cols, value_step) = self.value_layout(host.graph);
+        let (q, keys, values) = (&*q, &*keys, &*values);
+        let select = select.as_ref().map(|(s, cols)| (&**s, *cols));
+        let of_row = |(t, (row, out)): (usize, (&Row, &mut [f32]))| {
+            let seen: Vec<usize> = match select {
+                None => (0..=row.position as usize).collect(),
+                Some((select, cols)) => {
+                    let list = &select[t * cols..(t + 1) * cols];
+                    list[1..1 + list[0] as usize].iter().map(|&p| p as usize).collect()
+                }
+            };
+            let place = |p: usize| row.slot as usize * a.context + p;
+            for (h, out) in out.chunks_exact_mut(dv).enumerate() {
+                let group = h / (a.heads / a.groups);
+                let q = &q[(t * a.heads + h) * dk..][..dk];
+                let score = |&p: &usize| {
+                    let k = &keys[(place(p) * a.groups + group) * dk..][..dk];
+                    a.scale * q.iter().zip(k).map(|(q, k)| q * k).sum::<f32>()
+                };
+                let scores: Vec<f32> = seen.iter().map(score).collect();
+                let top = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                let mut total = 0.0;
+                out.fill(0.0);
+                for (s, &p) in scores.iter().zip(&seen) {
+                    let e = (s - top).exp();
+                    total += e;
+                    let v = &values[place(p) * value_cols + group * value_step..][..dv];
+                    out.iter_mut().zip(v).for_each(|(o, v)| *o += e * v);
+                }
+                out.iter_mut().for_each(|o| *o /= total);
+            }
+        };
+        let outs = out.par_chunks_exact_mut(a.heads * dv);
+        Row::all(&rows).par_iter().zip(outs).enumerate().for_each(of_row);
+    }
+
+    fn kernels(&self, graph: &Graph, _: &Limits) -> Vec<Kernel> {
+        let a = &self.a;
+        let key_cols = graph.tensor(a.keys).cols;
+        let (value_cols, value_step) = self.value_layout(graph);
+        let (groups, share) = (a.groups, a.heads / a.groups);
+        let params = Params {
+            heads: a.heads as u32,
+            share: share as u32,
+            key_dim: (key_cols / groups) as u32,
+            key_cols: key_cols as u32,
+            value_dim: a.value_dim as u32,
+            value_cols: value_cols as u32,
+            value_step: value_step as u32,
+            context: a.context as u32,
+            select_cols: a.select.map_or(0, |s| graph.tensor(s).cols as u32),
+            scale: a.scale,
+        };
+        // Without a selection something else stands in its binding and is not read.
+        let bindings = [
+            a.rows.read(),
+            a.q.read(),
+            a.keys.read(),
+            a.values.unwrap_or(a.keys).read(),
+            a.select.unwrap_or(a.rows).read(),
+            self.out.write(),
+        ];
+        let workgroups = move |s: StepSize| grid(groups * (s.rows * share).div_ceil(QUERIES));
+        vec![
+            Kernel::new("causal_attention", params, bindings, workgroups)
+                .constant("DIMS_PER_LANE", a.value_dim.div_ceil(WG) as u32),
+        ]
+    }
+
+    /// Queries, outputs and what is selected; how much else is read depends on the rows' positions,
+    /// which a step's size does not tell.
+    fn cost(&self, graph: &Graph, step: StepSize) -> Cost {
+        let a = &self.a;
+        let key_cols = graph.tensor(a.keys).cols;
+        let own_values = if a.values.is_some() { a.groups * a.value_dim } else { 0 };
+        let picked = a.select.map_or(0, |s| graph.tensor(s).cols - 1);
+        let io = graph.tensor(a.q).cols + graph.tensor(self.out).cols;
+        let read = picked * (key_cols + own_values + 1);
+        let flops = 2 * picked * a.heads * (key_cols / a.groups + a.value_dim);
+        Cost { bytes: 4 * (step.rows * (io + read)) as u64, flops: (step.rows * flops) as u64 }
+    }
+}
