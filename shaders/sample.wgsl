@@ -92,7 +92,7 @@ fn best_of(ids: Ids, base: u32) -> Best {
         }
     }
     best_part[ids.lane] = best;
-    for (var half = WG / 2u; half > 0u; half /= 2u) {
+    for (var half = WG / 2u; half > 0u; half /= 2u * step.one) {
         workgroupBarrier();
         if ids.lane < half {
             let other = best_part[ids.lane + half];
@@ -191,44 +191,38 @@ fn main(ids: Ids) {
     let top = logit_of(best.key);
     let temperature = out.temperature;
 
-    // Kept are all tokens above `key` and the first `ties` of those at it.
+    // Kept are all tokens above `key` and the first `ties` of those at it: what top_k leaves, then
+    // what top_p leaves of that. One loop for the two, and one for the two walks below, since a
+    // compiler would otherwise put everything they call in twice.
     var key = 0u;
     var ties = params.vocab;
-    if out.top_k > 0u && out.top_k < params.vocab {
-        let c = find_cut(ids, base, 0u, f32(out.top_k), false, top, temperature);
-        key = c.key;
-        ties = out.top_k - u32(c.above);
-    }
-    if out.top_p < 1.0 {
-        var mass = 0.0;
-        var equal = 0u;
-        for (var i = ids.lane; i < params.vocab; i += WG) {
-            let x = logits[base + i];
-            let k = order_key(x);
-            if k > key {
-                mass += mass_of(x, top, temperature);
+    for (var filter_at = 0u; filter_at < 2u; filter_at += step.one) {
+        let by_mass = filter_at == 1u;
+        var goal = f32(out.top_k);
+        if by_mass {
+            if out.top_p >= 1.0 {
+                break;
             }
-            equal += u32(k == key);
+            goal = out.top_p * kept_before_top_p(ids, base, key, ties, top, temperature);
+        } else if out.top_k == 0u || out.top_k >= params.vocab {
+            continue;
         }
-        scan_before(ids, equal);
-        let at_key = f32(min(ties, scan_total()));
-        // Without top_k no token may be at the key, which then need not be that of a number.
-        var mass_at_key = 0.0;
-        if at_key > 0.0 {
-            mass_at_key = at_key * mass_of(logit_of(key), top, temperature);
+        let c = find_cut(ids, base, key, goal, by_mass, top, temperature);
+        if by_mass {
+            // Those at the cut weigh the same; their number is bounded for the sake of the
+            // conversion.
+            let each = mass_of(logit_of(c.key), top, temperature);
+            let needed = u32(clamp(ceil((goal - c.above) / each), 1.0, f32(params.vocab)));
+            ties = select(needed, min(needed, ties), c.key == key);
+        } else {
+            ties = out.top_k - u32(c.above);
         }
-        let goal = out.top_p * (reduce_sum(ids, mass) + mass_at_key);
-        let c = find_cut(ids, base, key, goal, true, top, temperature);
-        // Those at the cut weigh the same; their number is bounded for the sake of the conversion.
-        let each = mass_of(logit_of(c.key), top, temperature);
-        let needed = u32(clamp(ceil((goal - c.above) / each), 1.0, f32(params.vocab)));
-        ties = select(needed, min(needed, ties), c.key == key);
         key = c.key;
     }
 
     // Each lane has a run of consecutive tokens.
     let run = (params.vocab + WG - 1u) / WG;
-    let start = min(ids.lane * run, params.vocab);
+    var start = min(ids.lane * run, params.vocab);
     let end = min(start + run, params.vocab);
     var equal = 0u;
     for (var i = start; i < end; i++) {
@@ -236,53 +230,89 @@ fn main(ids: Ids) {
     }
     let equal_before = scan_before(ids, equal);
     // Twice the same walk: first for the run's mass, then, in the lane that draws, for the token.
-    var mass = 0.0;
-    var seen = equal_before;
-    for (var i = start; i < end; i++) {
-        mass += kept_mass(logits[base + i], key, ties, &seen, top, out);
-    }
-    bins[ids.lane] = mass;
-    workgroupBarrier();
-    if ids.lane == 0u {
-        var total = 0.0;
-        for (var lane = 0u; lane < WG; lane += step.one) {
-            total += bins[lane];
-        }
-        let goal = uniform_float(out) * total;
-        // Should rounding leave the goal out of reach, the last that has any mass.
-        var before = 0.0;
-        var chosen = Drawer(WG, 0.0);
-        for (var lane = 0u; lane < WG; lane += step.one) {
-            if bins[lane] > 0.0 {
-                chosen = Drawer(lane, goal - before);
-                before += bins[lane];
-                if before > goal {
-                    break;
-                }
-            }
-        }
-        drawer = chosen;
-    }
-    let draw = workgroupUniformLoad(&drawer);
-    if ids.lane == draw.lane {
-        var token = best.index;
+    var token = best.index;
+    var goal = 3.4e38;
+    for (var walk = 0u; walk < 2u; walk += step.one) {
+        var seen = equal_before;
         var sum = 0.0;
-        seen = equal_before;
         for (var i = start; i < end; i++) {
             let m = kept_mass(logits[base + i], key, ties, &seen, top, out);
             if m > 0.0 {
                 token = i;
                 sum += m;
-                if sum > draw.goal {
+                if sum > goal {
                     break;
                 }
             }
         }
-        tokens[at] = token;
-    } else if draw.lane == WG && ids.lane == 0u {
-        // Nothing has any mass: the logits are not numbers.
-        tokens[at] = best.index;
+        if walk == 0u {
+            bins[ids.lane] = sum;
+            workgroupBarrier();
+            if ids.lane == 0u {
+                drawer = draw(uniform_float(out));
+            }
+            let drawn = workgroupUniformLoad(&drawer);
+            goal = drawn.goal;
+            if ids.lane != drawn.lane {
+                start = end;
+            }
+        }
     }
+    // Where nothing has any mass, the logits are not numbers.
+    if ids.lane == min(drawer.lane, WG - 1u) {
+        tokens[at] = select(token, best.index, drawer.lane == WG);
+    }
+}
+
+// The mass of all tokens above `key` and of the first `ties` of those at it.
+fn kept_before_top_p(
+    ids: Ids,
+    base: u32,
+    key: u32,
+    ties: u32,
+    top: f32,
+    temperature: f32,
+) -> f32 {
+    var mass = 0.0;
+    var equal = 0u;
+    for (var i = ids.lane; i < params.vocab; i += WG) {
+        let x = logits[base + i];
+        let k = order_key(x);
+        if k > key {
+            mass += mass_of(x, top, temperature);
+        }
+        equal += u32(k == key);
+    }
+    scan_before(ids, equal);
+    let at_key = f32(min(ties, scan_total()));
+    // Without top_k no token may be at the key, which then need not be that of a number.
+    var mass_at_key = 0.0;
+    if at_key > 0.0 {
+        mass_at_key = at_key * mass_of(logit_of(key), top, temperature);
+    }
+    return reduce_sum(ids, mass) + mass_at_key;
+}
+
+// Which lane draws, of those whose masses are in `bins`, for a draw of `u` in [0, 1). Should
+// rounding leave the goal out of reach, the last that has any mass; WG if none has.
+fn draw(u: f32) -> Drawer {
+    var total = 0.0;
+    for (var lane = 0u; lane < WG; lane += step.one) {
+        total += bins[lane];
+    }
+    let goal = u * total;
+    var before = 0.0;
+    var chosen = Drawer(WG, 0.0);
+    for (var lane = 0u; lane < WG; lane += step.one) {
+        if bins[lane] > 0.0 {
+            chosen = Drawer(lane, goal - before);
+            before += bins[lane];
+            if before > goal {
+                break;
+            }
+        }
+    }
+    return chosen;
 }
 
 // The mass of a token of logit x if it is kept, else 0. `seen` counts the tokens at the key.

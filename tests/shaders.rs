@@ -28,6 +28,9 @@ struct Variants {
 
 const FORMAT: &[&str] = &["", "F16", "BF16"];
 const SUBGROUPS: &[&str] = &["", "SUBGROUPS"];
+/// Attention of few heads of 64, and of many of 512.
+const FEW_HEADS: Consts = &[("KEYS", 64), ("HEAD_GROUPS", 1), ("DIMS_PER_LANE", 1)];
+const MANY_HEADS: Consts = &[("KEYS", 32), ("HEAD_GROUPS", 2), ("DIMS_PER_LANE", 8)];
 /// From one stream to the most that there may be.
 const STREAMS: &[Consts] = &[&[("N", 1)], &[("N", 4)], &[("N", 8)]];
 
@@ -42,7 +45,7 @@ const fn variants(
 /// All of them. Constants are those of small models and of the largest published ones.
 const VARIANTS: &[Variants] = &[
     variants("act_round", &[&["", "IN_PLACE", "IN_PLACE CLOSED"], &["", "ROTATE"]], &[&[]]),
-    variants("attention", &[&[""]], &[&[("DIMS_PER_LANE", 1)], &[("DIMS_PER_LANE", 8)]]),
+    variants("attention", &[&[""]], &[FEW_HEADS, MANY_HEADS]),
     variants("causal_attention", &[&[""]], &[&[("DIMS_PER_LANE", 1)], &[("DIMS_PER_LANE", 8)]]),
     variants("combine", &[&["", "SHARED"]], &[&[("SPAN", 256)]]),
     variants("compress", &[&["", "OVERLAP"], SUBGROUPS], &[&[("DIM", 24)], &[("DIM", 512)]]),

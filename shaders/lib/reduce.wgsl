@@ -39,7 +39,7 @@ var<workgroup> reduce_part: array<f32, WG>;
 fn reduce_sum(ids: Ids, value: f32) -> f32 {
     workgroupBarrier();
     reduce_part[ids.lane] = value;
-    for (var half = WG / 2u; half > 0u; half /= 2u) {
+    for (var half = WG / 2u; half > 0u; half /= 2u * step.one) {
         workgroupBarrier();
         if ids.lane < half {
             reduce_part[ids.lane] += reduce_part[ids.lane + half];
@@ -52,7 +52,7 @@ fn reduce_sum(ids: Ids, value: f32) -> f32 {
 fn reduce_max(ids: Ids, value: f32) -> f32 {
     workgroupBarrier();
     reduce_part[ids.lane] = value;
-    for (var half = WG / 2u; half > 0u; half /= 2u) {
+    for (var half = WG / 2u; half > 0u; half /= 2u * step.one) {
         workgroupBarrier();
         if ids.lane < half {
             reduce_part[ids.lane] = max(reduce_part[ids.lane], reduce_part[ids.lane + half]);

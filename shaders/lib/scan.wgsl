@@ -8,7 +8,8 @@ var<workgroup> scan_part: array<u32, WG>;
 fn scan_before(ids: Ids, value: u32) -> u32 {
     workgroupBarrier();
     scan_part[ids.lane] = value;
-    for (var reach = 1u; reach < WG; reach *= 2u) {
+    // By step.one, lest a software adapter unroll it: compilers take longest over barriers.
+    for (var reach = 1u; reach < WG; reach *= 2u * step.one) {
         workgroupBarrier();
         var below = 0u;
         if ids.lane >= reach {

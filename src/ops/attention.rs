@@ -82,8 +82,8 @@ struct Params {
     pad: u32,
 }
 
-/// Heads a workgroup works on: `4 * HEAD_GROUPS` of the shader. Each key is read once for all.
-const HEADS: usize = 8;
+/// Groups of four heads that a workgroup works on at most, reading each key once for all.
+const MOST_HEAD_GROUPS: usize = 2;
 /// Invocations a workgroup: the shader's `KEYS * HEAD_GROUPS`, a key and four heads each.
 const WG: usize = 64;
 
@@ -162,7 +162,8 @@ impl Op for Node {
             scale: a.scale,
             pad: 0,
         };
-        let blocks = a.heads.div_ceil(HEADS);
+        let groups = a.heads.div_ceil(4).min(MOST_HEAD_GROUPS);
+        let blocks = a.heads.div_ceil(4 * groups);
         // What a layer lacks is bound to something it has, and not read.
         let cache = a.compressed.map_or(a.ring, |c| c.cache);
         let bound = [a.rows, a.q, a.ring, a.sinks].map(TensorId::read);
@@ -170,6 +171,8 @@ impl Op for Node {
         let bound = bound.into_iter().chain(rest);
         vec![
             Kernel::new("attention", params, bound, move |s| grid(s.rows * blocks))
+                .constant("KEYS", (WG / groups) as u32)
+                .constant("HEAD_GROUPS", groups as u32)
                 .constant("DIMS_PER_LANE", dim.div_ceil(WG) as u32),
         ]
     }
