@@ -5,9 +5,11 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use fathom::formats::Checkpoint;
+use fathom::formats::{Checkpoint, Weights};
 use fathom::media;
-use fathom::runtime::{Backend, Engine, EngineOptions, Prompt, Session};
+use fathom::models::ModelWeights;
+use fathom::runtime::verify::verify;
+use fathom::runtime::{Backend, Engine, EngineOptions, Prompt, PromptRow, Sampling, Session};
 use safetensors::SafeTensors;
 
 /// Largest difference allowed, relative to the root mean square of the reference's logits.
@@ -35,7 +37,10 @@ fn pictures(name: &str) -> Vec<PathBuf> {
 }
 
 fn engine(name: &str, backend: Backend) -> Engine {
-    let checkpoint = Checkpoint::open(folder(name)).unwrap();
+    load(name, &Checkpoint::open(folder(name)).unwrap(), backend)
+}
+
+fn load(name: &str, checkpoint: &Checkpoint, backend: Backend) -> Engine {
     let options = EngineOptions {
         backend,
         context: Some(expected(name).ids.len()),
@@ -43,7 +48,7 @@ fn engine(name: &str, backend: Backend) -> Engine {
         outs: usize::MAX,
         ..EngineOptions::default()
     };
-    Engine::load(&checkpoint, &options, &mut |_, _, _| {}).unwrap()
+    Engine::load(checkpoint, &options, &mut |_, _, _| {}).unwrap()
 }
 
 fn logits(engine: &mut Engine, name: &str, chunk: usize) -> Vec<f32> {
@@ -66,13 +71,18 @@ fn logits(engine: &mut Engine, name: &str, chunk: usize) -> Vec<f32> {
 }
 
 fn check(name: &str) {
+    check_checkpoint(name, &Checkpoint::open(folder(name)).unwrap());
+}
+
+/// Holds `checkpoint` against what is expected of the fixture `name`.
+fn check_checkpoint(name: &str, checkpoint: &Checkpoint) {
     let expected = expected(name).logits;
     let mut backends = vec![Backend::Cpu];
     if common::gpu().is_some() {
         backends.push(Backend::Gpu);
     }
     for backend in backends {
-        let mut engine = engine(name, backend);
+        let mut engine = load(name, checkpoint, backend);
         for chunk in [1024, 7, 1] {
             let got = logits(&mut engine, name, chunk);
             let e = common::error(&got, &expected);
@@ -96,6 +106,59 @@ macro_rules! fixtures {
 
 fixtures! {
     text_hf_names text_hf_saved text_official text_bf16 text_f16 text_long vision_one vision_four
+    llama llama_bias qwen2
+}
+
+/// Every op of every family on the GPU against its reference.
+#[test]
+fn ops_agree_with_their_references() {
+    if common::gpu().is_none() {
+        return;
+    }
+    for name in ["llama", "qwen2"] {
+        let mut engine = engine(name, Backend::Gpu);
+        let checkpoint = Checkpoint::open(folder(name)).unwrap();
+        let mut weights = ModelWeights::new(Weights::new(&checkpoint));
+        engine.declare(&mut weights).unwrap();
+        let prompt = Prompt::from_ids(&expected(name).ids, &engine.config, vec![]).unwrap();
+        let reports = verify(&mut engine, &weights, &prompt, None, &mut |_, _| {}).unwrap();
+        assert!(reports.iter().any(|r| r.op == "causal_attention"), "{name}: {reports:?}");
+        for report in reports {
+            assert!(report.passed, "{name}: {report:?}");
+        }
+    }
+}
+
+/// A conversation that goes back beyond any chunk: models that keep every position compute only what
+/// is new, and go on as if they had never read the rest.
+#[test]
+fn going_back() {
+    for name in ["llama"] {
+        let ids = expected(name).ids;
+        let options = EngineOptions { backend: Backend::Cpu, chunk: 4, ..EngineOptions::default() };
+        let checkpoint = Checkpoint::open(folder(name)).unwrap();
+        let mut engine = Engine::load(&checkpoint, &options, &mut |_, _, _| {}).unwrap();
+        let tokens = |parts: &[&[u32]]| {
+            let rows = parts.concat().into_iter().map(PromptRow::Token).collect();
+            Prompt { rows, ..Prompt::default() }
+        };
+        let (long, other) = (tokens(&[&ids]), tokens(&[&ids[..20], &ids[40..47]]));
+        let sampling = Sampling::default();
+        let reply = |session: &mut Session<'_>, prompt: &Prompt| {
+            let mut steps = vec![];
+            let fed = session.feed(prompt.clone(), &sampling, &mut |done, _| steps.push(done));
+            let mut reply = vec![fed.unwrap()];
+            for _ in 0..4 {
+                reply.push(session.next(reply[reply.len() - 1], &sampling).unwrap());
+            }
+            (reply, steps)
+        };
+        let (expected, steps) = reply(&mut Session::new(&mut engine), &other);
+        assert_eq!(steps, [4, 8, 12, 16, 20, 24, 27]);
+        let mut session = Session::new(&mut engine);
+        reply(&mut session, &long);
+        assert_eq!(reply(&mut session, &other), (expected, vec![24, 27]), "{name}");
+    }
 }
 
 /// A chunk, and an image span, of more rows than a step has logits for.

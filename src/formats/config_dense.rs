@@ -83,18 +83,19 @@ impl DenseConfig {
         let (hidden, heads) = (f.size(&["hidden_size"])?, f.size(&["num_attention_heads"])?);
         let (vocab, max_context) =
             (f.size(&["vocab_size"])?, f.size_or(&["max_position_embeddings"], max_context)?);
+        let head_dim = f.size_or(&["head_dim"], hidden / heads)?;
         let config = Self {
             qwen2: false,
             hidden,
             layers: f.size(&["num_hidden_layers"])?,
             heads,
             kv_heads: f.size_or(&["num_key_value_heads"], heads)?,
-            head_dim: f.size_or(&["head_dim"], hidden / heads)?,
+            head_dim,
             inter: f.size(&["intermediate_size"])?,
             qkv_bias: false,
             o_bias: false,
             mlp_bias: false,
-            rope: rope(f, max_context)?,
+            rope: rope(f, head_dim, max_context)?,
             rope_interleaved: flag(f, "fathom_rope_interleaved", false)?,
             vocab,
             tied: flag(f, "tie_word_embeddings", false)?,

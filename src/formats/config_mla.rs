@@ -107,7 +107,7 @@ impl MlaConfig {
             Ok(if ids.is_empty() { vec![default] } else { ids })
         };
         let (nope_dim, rope_dim) = (f.size(&["qk_nope_head_dim"])?, f.size(&["qk_rope_head_dim"])?);
-        let rope = rope(f, max_context)?;
+        let rope = rope(f, rope_dim, max_context)?;
         let (groups, top_groups) = groups(f, family)?;
         let config = Self {
             family,
@@ -120,8 +120,8 @@ impl MlaConfig {
             rope_dim,
             v_dim: f.size(&["v_head_dim"])?,
             rope_interleaved: flag(f, "rope_interleave", true)?,
-            rope,
             attention_scale: ((nope_dim + rope_dim) as f32).sqrt().recip() * sharpening(f, &rope)?,
+            rope,
             attention_bias: flag(f, "attention_bias", false)?,
             index: index(f, family)?,
             inter: f.size(&["intermediate_size"])?,

@@ -5,7 +5,7 @@ use super::fields::Fields;
 use crate::Result;
 
 /// A rotary embedding.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Rope {
     /// Base: the slowest frequency is nearly its inverse.
     pub theta: f32,
@@ -16,13 +16,15 @@ pub struct Rope {
 }
 
 /// How rotary frequencies are stretched.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub enum RopeScaling {
     /// Not at all.
     #[default]
     Plain,
     /// All divided by this.
     Linear(f32),
+    /// Each divided by its own, as GGUF files store what Llama 3.1 does.
+    Factors(Vec<f32>),
     /// As Llama 3.1 does.
     Llama3(Llama3),
     /// YaRN (Peng et al. 2023, arXiv:2309.00071).
@@ -66,9 +68,9 @@ fn scaling_object<'a>(f: &Fields<'a>) -> Result<Option<Fields<'a>>> {
     f.object(&["rope_scaling", "rope_parameters"])
 }
 
-/// The embedding of a model of `max_context` tokens whose layers all rotate alike. What Transformers
-/// takes for values left out is taken here.
-pub(super) fn rope(f: &Fields<'_>, max_context: usize) -> Result<Rope> {
+/// The embedding of a model of `max_context` tokens, `dim` elements of whose heads are rotated, in
+/// all layers alike. What Transformers takes for values left out is taken here.
+pub(super) fn rope(f: &Fields<'_>, dim: usize, max_context: usize) -> Result<Rope> {
     let object = scaling_object(f)?;
     let inner = object.as_ref().map_or(Ok(None), |s| s.positive(&["rope_theta"]))?;
     let theta = inner.or(f.positive(&["rope_theta"])?).unwrap_or(10_000.0);
@@ -77,6 +79,10 @@ pub(super) fn rope(f: &Fields<'_>, max_context: usize) -> Result<Rope> {
         if f.positive(&["partial_rotary_factor"])?.is_some_and(|share| share != 1.0) {
             return Err(f.error("partial_rotary_factor", "only 1 is supported"));
         }
+    }
+    if let Some(factors) = factors(f, dim)? {
+        rope.scaling = RopeScaling::Factors(factors);
+        return Ok(rope);
     }
     let Some(s) = object else { return Ok(rope) };
     let needed = |name| s.positive(&[name])?.ok_or_else(|| s.missing(&[name]));
@@ -121,10 +127,23 @@ pub(super) fn rope(f: &Fields<'_>, max_context: usize) -> Result<Rope> {
     Ok(rope)
 }
 
+/// `fathom_rope_factors`: what each of the `dim / 2` frequencies is divided by.
+fn factors(f: &Fields<'_>, dim: usize) -> Result<Option<Vec<f32>>> {
+    let (name, count) = ("fathom_rope_factors", dim / 2);
+    let found: Option<Vec<f32>> = f.get(&[name], "a list of numbers")?;
+    let good = |factors: &Vec<f32>| {
+        factors.len() == count && factors.iter().all(|x| x.is_finite() && *x > 0.0)
+    };
+    if found.as_ref().is_none_or(good) {
+        return Ok(found);
+    }
+    Err(f.error(name, format!("expected {count} numbers above 0")))
+}
+
 /// By how much a DeepSeek V2 or V3 model multiplies its attention scores for the stretching that its
 /// config describes.
 pub(super) fn sharpening(f: &Fields<'_>, rope: &Rope) -> Result<f32> {
-    let (Some(s), RopeScaling::Yarn(yarn)) = (scaling_object(f)?, rope.scaling) else {
+    let (Some(s), RopeScaling::Yarn(yarn)) = (scaling_object(f)?, &rope.scaling) else {
         return Ok(1.0);
     };
     let m = weight(&s, "mscale_all_dim")?.map_or(1.0, |all| mscale(yarn.factor, all));

@@ -110,7 +110,7 @@ fn reads_v3() {
     assert_eq!((c.groups, c.top_groups, c.normalise, c.route_scale), (8, 4, true, 2.5));
     let yarn = Yarn { factor: 40.0, original_context: 4096, beta_fast: 32.0, beta_slow: 1.0 };
     let rope = Rope { theta: 1e4, scaling: RopeScaling::Yarn(yarn), amplitude: 1.0 };
-    assert_eq!((c.rope, c.rope_interleaved), (rope, true));
+    assert_eq!((&c.rope, c.rope_interleaved), (&rope, true));
     // (0.1 ln 40 + 1)^2 / sqrt(192)
     assert!((c.attention_scale - 0.135_234).abs() < 1e-6, "{}", c.attention_scale);
     let config = read(&r1()).unwrap();
@@ -181,6 +181,9 @@ fn rope_objects_of_either_spelling() {
     let config = with(without(llama(), "rope_scaling"), "rope_parameters", new);
     let rope = Rope { theta: 777.0, scaling: RopeScaling::Linear(2.5), amplitude: 1.0 };
     assert_eq!(dense(&config).rope, rope);
+    let factors: Vec<f32> = (1..33).map(|i| i as f32).collect();
+    let config = with(llama(), "fathom_rope_factors", json!(factors));
+    assert_eq!(dense(&config).rope.scaling, RopeScaling::Factors(factors));
     let plain = Rope { theta: 5e5, scaling: RopeScaling::Plain, amplitude: 1.0 };
     assert_eq!(dense(&with(llama(), "rope_scaling", Value::Null)).rope, plain);
     let config = with(
@@ -223,6 +226,7 @@ fn faults_name_field_and_value() {
         (llama(), "num_key_value_heads", json!(5), "`num_key_value_heads` is 5: does not divide"),
         (llama(), "head_dim", json!(63), "field `head_dim` is 63: heads of 63: expected an even"),
         (llama(), "attention_bias", json!(1), "field `attention_bias` is 1: expected true or"),
+        (llama(), "fathom_rope_factors", json!([1.0]), "is [1.0]: expected 32 numbers above 0"),
         (llama(), "partial_rotary_factor", json!(0.5), "is 0.5: only 1 is supported"),
         (distill(), "use_sliding_window", json!(true), "windows of attention are not supported"),
         (distill(), "eos_token_id", json!(151_936), "id 151936 is not below the 151936"),

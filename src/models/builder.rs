@@ -1,7 +1,8 @@
 //! What the language models' files share: the graph being built, its inputs and outputs, and the
 //! parts that most architectures are made of.
 
-use super::{Capacity, ModelWeights, RopeTable, TextTensors};
+use super::{Capacity, ModelWeights, RopeTable, TextTensors, frequencies};
+use crate::formats::Rope;
 use crate::graph::{Elem, Extent, Graph, StepSize, TensorId};
 use crate::ops::{self, Chosen, EXPERT_TILE, Extra, FEW_ROWS, MOST_CHOICES, MOST_EXPERTS};
 use crate::{Error, Result};
@@ -91,6 +92,57 @@ impl<'a, 'w, C> Builder<'a, 'w, C> {
         Ok(ops::rms_norm(&mut self.g, x, w, eps))
     }
 
+    /// State that keeps a row `[cols]` for every position of every sequence, `src` written into it.
+    pub fn keep(&mut self, name: &str, src: TensorId) -> TensorId {
+        let Capacity { slots, context, .. } = self.capacity;
+        let cols = self.g.tensor(src).cols;
+        let state = self.g.state(name, slots * context, cols);
+        ops::ring_write(&mut self.g, self.rows, src, state, context, None);
+        state
+    }
+
+    /// `x` times the matrix `NAME.weight`, plus the vector `NAME.bias` if the model has one, plus
+    /// `residual` if there is one.
+    pub fn project(
+        &mut self,
+        x: TensorId,
+        name: &str,
+        outputs: usize,
+        bias: bool,
+        residual: Option<TensorId>,
+    ) -> Result<TensorId> {
+        let bias = match bias {
+            true => Some(self.vector(&format!("{name}.bias"), outputs)?),
+            false => None,
+        };
+        let extra = Extra { bias, residual, ..Extra::default() };
+        self.linear_with(x, &format!("{name}.weight"), outputs, extra)
+    }
+
+    /// A gated feed-forward `inter` wide, its matrices named as Hugging Face does, plus `residual`.
+    pub fn gated(
+        &mut self,
+        x: TensorId,
+        p: &str,
+        inter: usize,
+        bias: bool,
+        residual: TensorId,
+    ) -> Result<TensorId> {
+        let gate = self.project(x, &format!("{p}.gate_proj"), inter, bias, None)?;
+        let up = self.project(x, &format!("{p}.up_proj"), inter, bias, None)?;
+        let h = ops::swiglu(&mut self.g, gate, Some(up), f32::MAX);
+        let hidden = self.g.tensor(residual).cols;
+        self.project(h, &format!("{p}.down_proj"), hidden, bias, Some(residual))
+    }
+
+    /// The input of cosines and sines for `dim` rotated elements of each row's position.
+    pub fn rope(&mut self, dim: usize, rope: &Rope) -> TensorId {
+        let input = self.g.input("rope", Elem::F32, Extent::ROWS, dim);
+        let frequencies = frequencies(dim, rope.theta, &rope.scaling);
+        self.ropes.push(RopeTable { input, frequencies, amplitude: rope.amplitude, window: None });
+        input
+    }
+
     /// Refuses more experts than the kernels have room for.
     pub fn check_experts(experts: usize, experts_per_token: usize) -> Result<()> {
         let counts = [
@@ -100,8 +152,14 @@ impl<'a, 'w, C> Builder<'a, 'w, C> {
         counts.into_iter().try_for_each(|(name, value, most)| at_most(name, value, most))
     }
 
-    /// What the chosen experts and the shared ones make of `x` `[T, D]`.
-    pub fn experts(&mut self, x: TensorId, e: &Experts<'_>) -> Result<TensorId> {
+    /// What the chosen experts and the shared ones make of `x` `[T, D]`, plus `residual` if there is
+    /// one.
+    pub fn experts(
+        &mut self,
+        x: TensorId,
+        e: &Experts<'_>,
+        residual: Option<TensorId>,
+    ) -> Result<TensorId> {
         let (k, hidden) = (self.g.tensor(e.ids).cols, self.g.tensor(x).cols);
         // Every expert is resident: the page table is the identity.
         let pages = self.w.known(&mut self.g, "expert_pages", (0..e.count as u32).collect());
@@ -117,13 +175,13 @@ impl<'a, 'w, C> Builder<'a, 'w, C> {
         let routed = ops::expert_down(&mut self.g, h, w2, chosen);
 
         let shared = match e.shared_inter {
-            0 => None,
+            0 => residual,
             inter => {
                 let p = format!("{}.shared_experts", e.prefix);
                 let gate = self.linear(x, &format!("{p}.{gate}.weight"), inter)?;
                 let up = self.linear(x, &format!("{p}.{up}.weight"), inter)?;
                 let h = ops::swiglu(&mut self.g, gate, Some(up), e.limit);
-                Some(self.linear(h, &format!("{p}.{down}.weight"), hidden)?)
+                Some(self.project(h, &format!("{p}.{down}"), hidden, false, residual)?)
             }
         };
         Ok(ops::combine(&mut self.g, routed, k, shared))
@@ -133,6 +191,24 @@ impl<'a, 'w, C> Builder<'a, 'w, C> {
         let p = format!("{}.experts", e.prefix);
         let parts = (0..e.count).map(|i| format!("{p}.{i}.{name}.weight")).collect();
         self.w.bank(&mut self.g, &format!("{p}.{name}"), parts, rows, cols)
+    }
+
+    /// [`Self::finish`] from the stream `x` `[T, D]` of a model named as Hugging Face does, whose head
+    /// is `table` if that is given.
+    pub fn finish_stream(
+        mut self,
+        x: TensorId,
+        eps: f32,
+        vocab: usize,
+        table: Option<TensorId>,
+    ) -> Result<(Graph, TextTensors)> {
+        let last = ops::gather(&mut self.g, x, self.outs);
+        let last = self.norm(last, "model.norm.weight", eps)?;
+        let head = match table {
+            Some(table) => table,
+            None => self.matrix("lm_head.weight", vocab, self.g.tensor(last).cols)?,
+        };
+        Ok(self.finish(last, head, None))
     }
 
     /// Ends the graph with the head: logits of `x` `[O, D]` by `head` `[vocab, D]`, and the tokens

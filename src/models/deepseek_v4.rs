@@ -113,7 +113,7 @@ impl Builder<'_, '_, V4Config> {
         let c = self.c;
         let p = format!("layers.{l}.attn");
         let (slots, chunk) = (self.capacity.slots, self.capacity.chunk);
-        let rope = self.rope(kind, None);
+        let rope = self.rope_of(kind, None);
 
         let qr = self.linear(x, &format!("{p}.wq_a.weight"), c.q_lora)?;
         let qr = self.norm(qr, &format!("{p}.q_norm.weight"), c.eps)?;
@@ -183,7 +183,7 @@ impl Builder<'_, '_, V4Config> {
         ops::ring_write(g, rows, score, score_ring, cap, Some((ape, ratio)));
 
         let norm = self.vector(&format!("{p}.norm.weight"), dim)?;
-        let table = self.rope(kind, Some(ratio));
+        let table = self.rope_of(kind, Some(ratio));
         let cache = self.g.state(format!("{p}.entries"), slots * entries, dim);
         let (kv, score, eps) = (kv_ring, score_ring, self.c.eps);
         ops::compress(
@@ -255,12 +255,12 @@ impl Builder<'_, '_, V4Config> {
             ids,
             weights,
         };
-        self.experts(x, &experts)
+        self.experts(x, &experts, None)
     }
 
     /// The input of cosines and sines for a layer of this kind: of each row's position, or of the
     /// start of the window of `window` tokens it closes.
-    fn rope(&mut self, kind: LayerKind, window: Option<usize>) -> TensorId {
+    fn rope_of(&mut self, kind: LayerKind, window: Option<usize>) -> TensorId {
         let c = self.c;
         let (name, theta, scaling) = match kind {
             LayerKind::Window => ("rope", c.rope_theta, RopeScaling::Plain),
@@ -275,7 +275,7 @@ impl Builder<'_, '_, V4Config> {
         };
         let input = self.g.input(&name, Elem::F32, Extent::ROWS, c.rope_dim);
         if self.ropes.iter().all(|t| t.input != input) {
-            let frequencies = frequencies(c.rope_dim, theta, scaling);
+            let frequencies = frequencies(c.rope_dim, theta, &scaling);
             self.ropes.push(RopeTable { input, frequencies, amplitude: 1.0, window });
         }
         input

@@ -109,7 +109,7 @@ fn norm(g: &mut Graph, w: &mut ModelWeights<'_>, x: TensorId, name: &str) -> Res
 /// Cosines and sines of the tower's 2-D rotary embedding: for each patch at `(row, column)`, a
 /// quarter of a head's width of angles by its row, then as many by its column.
 pub fn rope_table(vision: &VisionConfig, patches: impl Iterator<Item = (u32, u32)>) -> Vec<f32> {
-    let by = frequencies(vision.dim / vision.heads / 2, vision.theta, RopeScaling::Plain);
+    let by = frequencies(vision.dim / vision.heads / 2, vision.theta, &RopeScaling::Plain);
     let mut out = vec![];
     for (row, col) in patches {
         let angles = [row, col].into_iter().flat_map(|at| by.iter().map(move |f| at as f32 * f));

@@ -4,6 +4,7 @@
 mod builder;
 pub mod deepseek_v4;
 pub mod deepseek_v4_vision;
+pub mod llama;
 mod rope;
 mod weights;
 
@@ -64,8 +65,9 @@ pub fn text_graph(
 ) -> Result<(Graph, TextTensors)> {
     match config {
         ModelConfig::V4(c) => deepseek_v4::text_graph(c, weights, capacity, max),
-        ModelConfig::Mla(_) | ModelConfig::Dense(_) => {
+        ModelConfig::Mla(_) => {
             Err(Error::Config(format!("{} cannot be run yet", config.architecture())))
         }
+        ModelConfig::Dense(c) => llama::text_graph(c, weights, capacity, max),
     }
 }

@@ -8,14 +8,15 @@ use crate::formats::{Llama3, RopeScaling, Yarn};
 use crate::graph::TensorId;
 
 /// The `dim / 2` angles a position, `theta^(-2i/dim)`, stretched by `scaling`.
-pub fn frequencies(dim: usize, theta: f32, scaling: RopeScaling) -> Vec<f32> {
+pub fn frequencies(dim: usize, theta: f32, scaling: &RopeScaling) -> Vec<f32> {
     let plain = (0..dim / 2).map(|i| 1.0 / theta.powf((2 * i) as f32 / dim as f32));
     match scaling {
         RopeScaling::Plain => plain.collect(),
         RopeScaling::Linear(factor) => plain.map(|f| f / factor).collect(),
-        RopeScaling::Llama3(llama3) => plain.map(|f| llama3_frequency(f, llama3)).collect(),
+        RopeScaling::Factors(factors) => plain.zip(factors).map(|(f, by)| f / by).collect(),
+        RopeScaling::Llama3(llama3) => plain.map(|f| llama3_frequency(f, *llama3)).collect(),
         RopeScaling::Yarn(yarn) => {
-            let ramp = yarn_ramp(dim, theta, yarn);
+            let ramp = yarn_ramp(dim, theta, *yarn);
             plain.zip(ramp).map(|(f, ramp)| f * (1.0 - ramp) + f / yarn.factor * ramp).collect()
         }
     }
@@ -88,8 +89,8 @@ mod tests {
     #[test]
     fn yarn_keeps_the_fast_and_stretches_the_slow() {
         let yarn = Yarn { factor: 16.0, original_context: 65536, beta_fast: 32.0, beta_slow: 1.0 };
-        let plain = frequencies(64, 160_000.0, RopeScaling::Plain);
-        let yarned = frequencies(64, 160_000.0, RopeScaling::Yarn(yarn));
+        let plain = frequencies(64, 160_000.0, &RopeScaling::Plain);
+        let yarned = frequencies(64, 160_000.0, &RopeScaling::Yarn(yarn));
         // V4-Flash: the ramp runs from 15 to 25.
         assert_eq!(plain[..16], yarned[..16]);
         assert!(yarned[16] < plain[16]);
@@ -101,8 +102,8 @@ mod tests {
     #[test]
     fn llama3_keeps_the_fast_and_stretches_the_slow() {
         let llama3 = Llama3 { factor: 8.0, original_context: 8192, low_freq: 1.0, high_freq: 4.0 };
-        let plain = frequencies(128, 500_000.0, RopeScaling::Plain);
-        let scaled = frequencies(128, 500_000.0, RopeScaling::Llama3(llama3));
+        let plain = frequencies(128, 500_000.0, &RopeScaling::Plain);
+        let scaled = frequencies(128, 500_000.0, &RopeScaling::Llama3(llama3));
         // Llama 3.1: wavelengths of 2048 and of 8192 lie at 28.2 and 35 of the 64.
         assert_eq!(plain[..29], scaled[..29]);
         assert!(scaled[29] < plain[29] && scaled[34] > plain[34] / 8.0);
