@@ -1,6 +1,6 @@
 //! `fathom inspect`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::Outcome;
 use super::common::{self, bytes, print_json, print_line};
-use crate::formats::{LayerKind, ModelConfig, Weights};
+use crate::formats::{Inventory, LayerKind, ModelConfig, Weights};
 use crate::graph::{Graph, Home, StepSize, plan};
 use crate::models::deepseek_v4_vision::{largest, vision_graph};
 use crate::models::{Capacity, ModelWeights, text_graph};
@@ -20,11 +20,12 @@ use crate::{Error, Result};
 Examples:
   fathom inspect
   fathom inspect DeepSeek-V4-Flash-Vision-Exp/ --context 32768
+  fathom inspect model.gguf
   fathom inspect model/ --json
 
 Nothing is loaded: only the configuration and the tensors' headers are read.")]
 pub struct Args {
-    /// Folder with config.json and safetensors files [default: the built-in model]
+    /// GGUF file, or folder with config.json and safetensors files [default: the built-in model]
     model: Option<PathBuf>,
     /// Tokens of context to compute the memory for [default: the model's limit, up to 8192]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -42,11 +43,14 @@ struct Report {
     architecture: &'static str,
     parameters: u64,
     active_parameters: u64,
+    active_bytes: u64,
     layers: usize,
     #[serde(flatten)]
     kinds: Option<LayerKinds>,
+    layer_groups: Vec<LayerGroup>,
     hidden: usize,
     heads: usize,
+    kv_heads: Option<usize>,
     head_dim: usize,
     experts: usize,
     experts_per_token: usize,
@@ -54,8 +58,10 @@ struct Report {
     vocabulary: usize,
     vision_layers: usize,
     max_context: usize,
-    bytes_by_format: BTreeMap<String, u64>,
+    bytes_by_format: BTreeMap<&'static str, u64>,
     tensors: usize,
+    unused_tensors: usize,
+    unused_bytes: u64,
     runnable: bool,
     not_runnable_because: Option<String>,
     memory: Option<Memory>,
@@ -81,6 +87,60 @@ impl LayerKinds {
     }
 }
 
+/// Layers that are alike.
+#[derive(Serialize)]
+struct LayerGroup {
+    kind: &'static str,
+    layers: Vec<usize>,
+    expert_formats: BTreeSet<&'static str>,
+    other_formats: BTreeSet<&'static str>,
+}
+
+impl LayerGroup {
+    /// Groups all layers, in the order of each group's first.
+    fn all(config: &ModelConfig, inventory: &Inventory) -> Vec<Self> {
+        let mut groups: Vec<Self> = vec![];
+        for (l, formats) in inventory.layers.iter().enumerate() {
+            let (kind, experts, others) = (kind(config, l), &formats.experts, &formats.others);
+            let alike = |g: &&mut Self| {
+                g.kind == kind && g.expert_formats == *experts && g.other_formats == *others
+            };
+            match groups.iter_mut().find(alike) {
+                Some(group) => group.layers.push(l),
+                None => groups.push(Self {
+                    kind,
+                    layers: vec![l],
+                    expert_formats: experts.clone(),
+                    other_formats: others.clone(),
+                }),
+            }
+        }
+        groups
+    }
+}
+
+/// What kind of layer the `l`-th is.
+fn kind(config: &ModelConfig, l: usize) -> &'static str {
+    match config {
+        ModelConfig::V4(c) => match c.layers[l] {
+            LayerKind::Window => "window",
+            LayerKind::Csa { .. } => "CSA",
+            LayerKind::Hca { .. } => "HCA",
+        },
+        ModelConfig::Mla(c) if l >= c.dense_layers => "experts",
+        ModelConfig::Mla(_) | ModelConfig::Dense(_) => "dense",
+    }
+}
+
+/// Key-value heads a layer; `None` if it has a latent vector in their stead.
+fn kv_heads(config: &ModelConfig) -> Option<usize> {
+    match config {
+        ModelConfig::V4(_) => Some(1),
+        ModelConfig::Mla(_) => None,
+        ModelConfig::Dense(c) => Some(c.kv_heads),
+    }
+}
+
 #[derive(Serialize)]
 struct Memory {
     context: usize,
@@ -103,16 +163,19 @@ pub fn run(args: &Args) -> Outcome {
         return Err(Error::Request(what));
     }
     let memory = memory(&config, Weights::new(checkpoint), context, args.chunk as usize);
-    let parameters = checkpoint.parameters();
+    let inventory = Inventory::of(checkpoint, &config);
     let (experts, experts_per_token, shared_experts) = config.experts();
     let report = Report {
         architecture: config.architecture(),
-        parameters,
-        active_parameters: parameters.saturating_sub(config.idle_parameters()),
+        parameters: inventory.parameters,
+        active_parameters: inventory.active_parameters,
+        active_bytes: inventory.active_bytes,
         layers: config.layers(),
         kinds: LayerKinds::of(&config),
+        layer_groups: LayerGroup::all(&config, &inventory),
         hidden: config.hidden(),
         heads: config.heads(),
+        kv_heads: kv_heads(&config),
         head_dim: config.head_dim(),
         experts,
         experts_per_token,
@@ -120,12 +183,10 @@ pub fn run(args: &Args) -> Outcome {
         vocabulary: config.vocab(),
         vision_layers: config.vision().map_or(0, |v| v.layers),
         max_context: limit,
-        bytes_by_format: checkpoint
-            .bytes_by_dtype()
-            .into_iter()
-            .map(|(d, n)| (d.name().to_owned(), n))
-            .collect(),
-        tensors: checkpoint.names().count(),
+        bytes_by_format: inventory.bytes_by_format,
+        tensors: inventory.tensors,
+        unused_tensors: inventory.unused_tensors,
+        unused_bytes: inventory.unused_bytes,
         runnable: memory.is_ok(),
         not_runnable_because: memory.as_ref().err().map(ToString::to_string),
         memory: memory.ok(),
@@ -168,20 +229,32 @@ fn memory(c: &ModelConfig, files: Weights<'_>, context: usize, chunk: usize) -> 
 }
 
 fn text(r: &Report) -> String {
-    let kinds = r.kinds.as_ref().map_or(String::new(), |k| {
-        format!(" ({} window, {} CSA, {} HCA)", k.window_layers, k.csa_layers, k.hca_layers)
-    });
+    let kv_heads = r.kv_heads.map_or("a latent vector".to_owned(), |n| plural(n, "key-value head"));
     let mut out = format!(
-        "{}, {:.2} M parameters, {:.2} M of them used a token\n\
-         {} layers{kinds}, width {}, {} heads of {}\n",
+        "{}, {} parameters; a token meets {}, stored in {}\n\
+         {}, width {}, {} of {}, {kv_heads}\n",
         r.architecture,
-        r.parameters as f64 / 1e6,
-        r.active_parameters as f64 / 1e6,
-        r.layers,
+        millions(r.parameters),
+        millions(r.active_parameters),
+        bytes(r.active_bytes),
+        plural(r.layers, "layer"),
         r.hidden,
-        r.heads,
+        plural(r.heads, "head"),
         r.head_dim,
     );
+    for group in &r.layer_groups {
+        let others = list(&group.other_formats);
+        out += &format!(
+            "  {} {} ({}): {others}",
+            group.layers.len(),
+            group.kind,
+            ranges(&group.layers)
+        );
+        if !group.expert_formats.is_empty() {
+            out += &format!("; experts {}", list(&group.expert_formats));
+        }
+        out.push('\n');
+    }
     if r.experts > 0 {
         out += &format!(
             "{} experts, {} a token, {} shared; ",
@@ -190,11 +263,18 @@ fn text(r: &Report) -> String {
     }
     out += &format!("vocabulary {}; context up to {}\n", r.vocabulary, r.max_context);
     if r.vision_layers > 0 {
-        out += &format!("sees pictures through {} vision layers\n", r.vision_layers);
+        out += &format!("sees pictures through {}\n", plural(r.vision_layers, "vision layer"));
     }
     let formats = r.bytes_by_format.iter().map(|(d, &n)| format!("{d} {}", bytes(n)));
     let formats = formats.collect::<Vec<_>>().join(", ");
     out += &format!("{} tensors: {formats}\n", r.tensors);
+    if r.unused_tensors > 0 {
+        out += &format!(
+            "not used: the drafter (MTP, DSpark), {} tensors, {}\n",
+            r.unused_tensors,
+            bytes(r.unused_bytes)
+        );
+    }
     match &r.memory {
         Some(m) => {
             out += &format!(
@@ -214,4 +294,60 @@ fn text(r: &Report) -> String {
         }
     }
     out
+}
+
+/// `2700000` -> `2.70 M`.
+fn millions(n: u64) -> String {
+    match n as f64 / 1e6 {
+        m if m < 1e3 => format!("{m:.2} M"),
+        m => format!("{:.2} B", m / 1e3),
+    }
+}
+
+fn plural(n: usize, thing: &str) -> String {
+    format!("{n} {thing}{}", if n == 1 { "" } else { "s" })
+}
+
+fn list(formats: &BTreeSet<&str>) -> String {
+    formats.iter().copied().collect::<Vec<_>>().join(" ")
+}
+
+/// `[0, 1, 2, 4, 6]` -> `0-2, 4-6 by 2`.
+fn ranges(numbers: &[usize]) -> String {
+    let mut parts = vec![];
+    let mut rest = numbers;
+    while let [first, tail @ ..] = rest {
+        let step = tail.first().map_or(1, |next| next - first);
+        let fits = tail.iter().zip(1..).take_while(|&(n, i)| *n == first + i * step).count();
+        // Two numbers make a range only if they are neighbours.
+        let fits = if fits == 1 && step > 1 { 0 } else { fits };
+        let last = first + fits * step;
+        parts.push(match (fits, step) {
+            (0, _) => first.to_string(),
+            (_, 1) => format!("{first}-{last}"),
+            _ => format!("{first}-{last} by {step}"),
+        });
+        rest = &tail[fits..];
+    }
+    parts.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_in_ranges() {
+        for (numbers, text) in [
+            (&[][..], ""),
+            (&[3], "3"),
+            (&[0, 1], "0-1"),
+            (&[2, 4], "2, 4"),
+            (&[2, 4, 6, 7, 8], "2-6 by 2, 7-8"),
+            (&[0, 5, 6, 7], "0, 5-7"),
+        ] {
+            assert_eq!(ranges(numbers), text);
+        }
+        assert_eq!([millions(2_700_000), millions(284_330_000_000)], ["2.70 M", "284.33 B"]);
+    }
 }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::gguf::{self, config_text};
 use super::shard::{Bytes, Entry, Shard};
-use super::{DType, Gguf, TensorView};
+use super::{Gguf, TensorView};
 use crate::{Error, Result};
 
 const CONFIG: &str = "config.json";
@@ -152,20 +152,9 @@ impl Checkpoint {
         self.get(name).ok_or_else(|| Error::tensor(name, "not in the checkpoint"))
     }
 
-    /// Number of stored elements of all tensors together. A tensor that packs two FP4 numbers into
-    /// an `I8` or `U8` counts each byte once.
-    pub fn parameters(&self) -> u64 {
-        self.tensors.values().map(|(_, e)| e.shape.iter().product::<usize>() as u64).sum()
-    }
-
-    /// Stored bytes by number format.
-    pub fn bytes_by_dtype(&self) -> BTreeMap<DType, u64> {
-        let mut bytes = BTreeMap::new();
-        for (name, (shard, entry)) in &self.tensors {
-            let view = self.shards[*shard].view(name, entry);
-            *bytes.entry(entry.dtype).or_default() += view.bytes.len() as u64;
-        }
-        bytes
+    /// Every tensor, sorted by name.
+    pub fn views(&self) -> impl Iterator<Item = TensorView<'_>> {
+        self.tensors.iter().map(|(name, (shard, entry))| self.shards[*shard].view(name, entry))
     }
 
     /// Adds a shard and its tensors.
@@ -258,6 +247,7 @@ fn files_with(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::DType;
     use super::*;
     use safetensors::tensor::{Dtype, TensorView as Raw, serialize};
 
@@ -298,8 +288,8 @@ mod tests {
             let c = Checkpoint::open(dir.path()).unwrap();
             assert_eq!(c.names().collect::<Vec<_>>(), ["x", "y"]);
             assert_eq!(c.tensor("x").unwrap().bytes, [1, 2]);
-            assert_eq!(c.parameters(), 3);
-            assert_eq!(c.bytes_by_dtype(), BTreeMap::from([(DType::U8, 3)]));
+            let sizes: Vec<_> = c.views().map(|view| (view.dtype, view.bytes.len())).collect();
+            assert_eq!(sizes, [(DType::U8, 2), (DType::U8, 1)]);
             assert_eq!(c.config_text(), "{}");
             assert!(c.contains("y") && !c.contains("z"));
             assert_eq!(c.tensor("z").unwrap_err().to_string(), "tensor `z`: not in the checkpoint");

@@ -195,16 +195,35 @@ fn llama_config() {
             "bos_token_id": 1, "eos_token_id": [2, 3], "fathom_rope_interleaved": true,
         })
     );
-    // Byte i is i: each f32 is the number with these four bytes.
-    let factors = config(&file.clone().tensor("rope_freqs.weight", &[2], 0, 8));
-    let f = |bytes| json!(f32::from_le_bytes(bytes).to_string().parse::<f64>().unwrap());
+}
+
+/// The factors llama.cpp's converter gives Llama 3.1 8B: 128 elements a head, base 500000.
+#[test]
+fn llama3_stretching_is_recovered() {
+    let mut factors = [8.0f32; 64];
+    factors[..29].fill(1.0);
+    factors[29..35]
+        .copy_from_slice(&[1.2074839, 1.5534146, 2.0263132, 2.6945297, 3.6842525, 5.2573266]);
+    let file = |factors: &[f32]| {
+        let file = with_numbers("llama", &[("block_count", 1)])
+            .with("llama.rope.freq_base", Value::F32(500_000.0))
+            .tensor("rope_freqs.weight", &[factors.len() as u64], 0, 4 * factors.len());
+        let mut bytes = file.with_data(0);
+        bytes.extend(factors.iter().flat_map(|x| x.to_le_bytes()));
+        Checkpoint::from_gguf_bytes("m.gguf", bytes)
+    };
+    let config: Json = serde_json::from_str(file(&factors).unwrap().config_text()).unwrap();
     assert_eq!(
-        factors["fathom_rope_factors"],
-        json!([f([96, 97, 98, 99]), f([100, 101, 102, 103])])
+        config["rope_scaling"],
+        json!({
+            "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192,
+        })
     );
-    let bad = file.tensor("rope_freqs.weight", &[2], 1, 4).bytes();
-    let e = Checkpoint::from_gguf_bytes("m.gguf", bad).unwrap_err().to_string();
-    assert_eq!(e, "m.gguf: tensor `rope_freqs.weight`: expected a vector of F32");
+    factors[40] = 7.0;
+    let e = file(&factors).unwrap_err().to_string();
+    let what = "its factors are not those of Llama 3.1's stretching";
+    assert_eq!(e, format!("m.gguf: tensor `rope_freqs.weight`: {what}"));
 }
 
 #[test]
@@ -312,6 +331,9 @@ fn deepseek_v2_configs() {
     }
     let mscale = json!({ "rope_type": "yarn", "mscale": 0.707, "mscale_all_dim": 0.707 });
     assert_eq!(c["rope_scaling"], mscale);
+    let old = with_numbers("deepseek2", &[("embedding_length", 7168), ("expert_count", 256)]);
+    let old = config(&old);
+    assert_eq!([&old["n_group"], &old["topk_group"]], [8, 4]);
     let grouped = config(&lite.with("deepseek2.expert_group_count", Value::U32(8)));
     assert_eq!(grouped["topk_method"], "group_limited_greedy");
     let unknown = with_numbers("deepseek2", &[("expert_gating_func", 3)]).bytes();
