@@ -5,6 +5,8 @@
 mod media;
 #[path = "cli/models.rs"]
 mod models;
+#[path = "cli/released.rs"]
+mod released;
 #[path = "cli/usage.rs"]
 mod usage;
 
