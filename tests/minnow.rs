@@ -31,13 +31,14 @@ impl Minnow {
         let model = Model::builtin().unwrap();
         let options = EngineOptions { backend, ..EngineOptions::default() };
         let engine = Engine::load(&model.checkpoint, &options, &mut |_, _, _| {}).unwrap();
-        let (tokenizer, style) = (model.tokenizer().unwrap(), model.prompt_style().unwrap());
+        let tokenizer = model.tokenizer().unwrap();
+        let style = model.prompt_style(&tokenizer).unwrap();
         Self { model, engine, tokenizer, style }
     }
 
     /// An empty conversation.
     fn chat(&mut self) -> Chat<'_> {
-        Chat::new(&mut self.engine, Arc::clone(&self.tokenizer), self.style)
+        Chat::new(&mut self.engine, Arc::clone(&self.tokenizer), self.style.clone())
     }
 }
 
@@ -157,8 +158,13 @@ fn afresh(backend: Backend, messages: Vec<Message>, pictures: &[RgbImage]) -> St
     let encode = |p: &RgbImage| engine.encode(media::prepare(p, &plan).unwrap()).unwrap();
     let pictures = pictures.iter().map(encode).collect();
     let conversation = Conversation { messages, mode: Mode::Chat, continue_last: false };
+<<<<<<< HEAD
     let prompt = Prompt::new(&conversation.encode(style, &tokenizer).unwrap(), pictures);
     let eos = engine.config.eos().to_vec();
+=======
+    let prompt = Prompt::new(&conversation.encode(&style, &tokenizer).unwrap().pieces, pictures);
+    let eos = engine.config.eos.clone();
+>>>>>>> 2fc5234 (Tokenizers from GGUF keys and chat templates through minijinja, held against Transformers)
     let mut session = Session::new(&mut engine);
     let mut token = session.feed(prompt, &Sampling::default(), &mut |_, _| {}).unwrap();
     let mut reply = vec![];

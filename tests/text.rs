@@ -3,5 +3,7 @@
 
 #[path = "text/dialects.rs"]
 mod dialects;
+#[path = "text/families.rs"]
+mod families;
 #[path = "text/prompts.rs"]
 mod prompts;

@@ -83,7 +83,8 @@ pub fn run(args: &Args) -> Outcome {
     let model = common::open(args.model.as_ref())?;
     let mut engine = common::load(&model, &args.device.options())?;
     let device = engine.device.clone();
-    let (tokenizer, style) = (model.tokenizer()?, model.prompt_style()?);
+    let tokenizer = model.tokenizer()?;
+    let style = model.prompt_style(&tokenizer)?;
     let bar = bar("asking", "{pos}/{len} {msg}");
     bar.set_length(sets.iter().map(|s| s.1.len() as u64).sum());
     let start = Instant::now();
@@ -92,7 +93,7 @@ pub fn run(args: &Args) -> Outcome {
         bar.set_message(task.name());
         let mut right = 0;
         for example in examples {
-            let chat = Chat::new(&mut engine, Arc::clone(&tokenizer), style);
+            let chat = Chat::new(&mut engine, Arc::clone(&tokenizer), style.clone());
             let reply = ask(chat, example)?;
             let good = example.accepts(&reply);
             right += usize::from(good);

@@ -12,7 +12,7 @@ use super::{Outcome, one_line};
 use crate::media::picture;
 use crate::media::video::{self, ClipInfo, ClipOptions, Estimate};
 use crate::runtime::{Chat, EngineOptions, Finish, Reply, ReplyOptions, Sampling};
-use crate::text::{Channel, Delta, Mode};
+use crate::text::{Channel, Delta, Mode, PromptStyle};
 use crate::{Error, Result};
 
 /// Asks a model about text, pictures and clips; without -p on a terminal, a chat
@@ -23,6 +23,8 @@ Examples:
   fathom run --video samples/clip.gif -p 'which direction does the shape move?'
   fathom run --think high -p 'what is 27 + 45?'
   fathom run DeepSeek-V4-Flash-Vision-Exp/ --image cat.jpg -p 'Describe this picture.'
+  fathom run DeepSeek-R1-Distill-Qwen-1.5B-Q4_K_M.gguf -p 'Why is the sky blue?'
+  fathom run base-model.gguf --raw -p 'Once upon a time'
   fathom run
   echo 'repeat: red circle' | fathom run
 
@@ -30,7 +32,8 @@ Pictures, then clips, then the text make one question. Reasoning goes to standar
 to standard output. In a chat, /image FILE and /video FILE add to the next question, /clear forgets, \
 /quit leaves.")]
 pub struct Args {
-    /// Folder with config.json, tokenizer.json and safetensors files [default: the built-in model]
+    /// Folder with config.json, tokenizer.json and safetensors files, or a GGUF file [default: the
+    /// built-in model]
     model: Option<PathBuf>,
     /// The question; read from standard input if that is not a terminal
     #[arg(short, long, value_name = "TEXT")]
@@ -41,12 +44,16 @@ pub struct Args {
     /// A clip, or a folder of frames, to ask about; may be given more than once
     #[arg(long, value_name = "FILE|FOLDER")]
     video: Vec<PathBuf>,
+    /// Go on with the text as it is, without the model's chat format
+    #[arg(long, conflicts_with_all = ["image", "video", "system", "think"])]
+    raw: bool,
     /// An instruction the model reads first
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
     /// Whether the model thinks before it answers, and how hard
-    #[arg(long, value_name = "EFFORT", default_value = "off", value_parser = ["off", "low", "high", "max"])]
-    think: String,
+    /// [default: off]
+    #[arg(long, value_name = "EFFORT", value_parser = ["off", "low", "high", "max"])]
+    think: Option<String>,
     /// Tokens of the reply at most, thinking included
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
     max_tokens: u32,
@@ -115,11 +122,11 @@ struct Report<'a> {
 /// Runs the subcommand.
 pub fn run(args: &Args) -> Outcome {
     let options = ReplyOptions {
-        mode: args.think.parse::<Mode>()?,
+        mode: args.think.as_deref().unwrap_or("off").parse::<Mode>()?,
         max_tokens: args.max_tokens as usize,
         sampling: args.sampling.sampling()?,
     };
-    let chatting = args.prompt.is_none() && std::io::stdin().is_terminal();
+    let chatting = args.prompt.is_none() && !args.raw && std::io::stdin().is_terminal();
     let prompt = match &args.prompt {
         Some(text) => text.clone(),
         None if chatting => String::new(),
@@ -128,7 +135,7 @@ pub fn run(args: &Args) -> Outcome {
             std::io::stdin()
                 .read_to_string(&mut text)
                 .map_err(|e| Error::io("standard input", e))?;
-            text.trim().to_owned()
+            if args.raw { text } else { text.trim().to_owned() }
         }
     };
     if !chatting && prompt.is_empty() && args.image.is_empty() && args.video.is_empty() {
@@ -145,7 +152,15 @@ pub fn run(args: &Args) -> Outcome {
     let mut engine = common::load(&model, &engine_options)?;
     let device = engine.device.clone();
     note(&format!("{} on {device}", model.name));
-    let mut chat = Chat::new(&mut engine, model.tokenizer()?, model.prompt_style()?);
+    let tokenizer = model.tokenizer()?;
+    let style = if args.raw { PromptStyle::Plain } else { model.prompt_style(&tokenizer)? };
+    if matches!(style, PromptStyle::Plain) && !args.raw {
+        note("no chat format is known for this model: it goes on with the text as it is");
+    }
+    let mut chat = Chat::new(&mut engine, tokenizer, style);
+    if args.think.as_deref() == Some("off") && chat.opens_reasoning(options.mode) {
+        note("this model always thinks first: --think off has no effect");
+    }
     if let Some(text) = &args.system {
         chat.system(text);
     }
@@ -227,11 +242,18 @@ fn say(chat: &mut Chat<'_>, prompt: &str, options: &ReplyOptions) -> Result<Repl
                 tell(format!("{DIM}{}{DIM:#}", delta.text));
             }
             Channel::Answer => {
-                if std::mem::take(&mut thinking) {
+                let mut text = delta.text.as_str();
+                if thinking {
+                    // Models put empty lines between their thoughts and their answer.
+                    text = text.trim_start_matches('\n');
+                    if text.is_empty() {
+                        return Ok(());
+                    }
+                    thinking = false;
                     tell("\n");
                 }
                 let mut out = std::io::stdout();
-                write!(out, "{}", delta.text)
+                write!(out, "{text}")
                     .and_then(|()| out.flush())
                     .map_err(|e| Error::io("standard output", e))?;
             }

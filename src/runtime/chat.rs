@@ -100,6 +100,14 @@ impl<'e> Chat<'e> {
         self.messages.push(Message::System(text.into()));
     }
 
+    /// Whether prompts in `mode` end where the model goes on thinking.
+    pub fn opens_reasoning(&self, mode: Mode) -> bool {
+        let messages = vec![Message::User(vec![Content::Text(String::new())])];
+        let conversation = Conversation { messages, mode, continue_last: false };
+        let prompt = conversation.encode(&self.style, &self.tokenizer);
+        prompt.is_ok_and(|prompt| prompt.reply == Channel::Reasoning)
+    }
+
     fn plan(&mut self) -> Result<PlanConfig> {
         self.session
             .engine()
@@ -210,6 +218,12 @@ impl<'e> Chat<'e> {
         reply
     }
 
+    /// Whether the model has nothing more to say after `token`.
+    fn is_end(&mut self, token: u32) -> bool {
+        self.tokenizer.bounds().ends.contains(&token)
+            || self.session.engine().config.eos().contains(&token)
+    }
+
     fn reply(
         &mut self,
         options: &ReplyOptions,
@@ -222,10 +236,9 @@ impl<'e> Chat<'e> {
             mode: options.mode,
             continue_last: false,
         };
-        let pieces = conversation.encode(self.style, &self.tokenizer)?;
-        let prompt = Prompt::new(&pieces, self.pictures.clone());
-        let mut splitter =
-            ThinkSplitter::new(Arc::clone(&self.tokenizer), conversation.reply_channel())?;
+        let encoded = conversation.encode(&self.style, &self.tokenizer)?;
+        let prompt = Prompt::new(&encoded.pieces, self.pictures.clone());
+        let mut splitter = ThinkSplitter::new(Arc::clone(&self.tokenizer), encoded.reply);
         let prompt_tokens = prompt.len();
         let mut reply = Reply {
             reasoning: String::new(),
@@ -236,13 +249,15 @@ impl<'e> Chat<'e> {
             first_token: Duration::ZERO,
             decode: Duration::ZERO,
         };
-        let mut hand_on = |reply: &mut Reply, delta: Option<Delta>| -> Result<()> {
-            let Some(delta) = delta else { return Ok(()) };
-            match delta.channel {
-                Channel::Reasoning => reply.reasoning += &delta.text,
-                Channel::Answer => reply.answer += &delta.text,
+        let mut hand_on = |reply: &mut Reply, deltas: Vec<Delta>| -> Result<()> {
+            for delta in deltas {
+                match delta.channel {
+                    Channel::Reasoning => reply.reasoning += &delta.text,
+                    Channel::Answer => reply.answer += &delta.text,
+                }
+                sink(&delta)?;
             }
-            sink(&delta)
+            Ok(())
         };
 
         let sampling = &options.sampling;
@@ -251,7 +266,7 @@ impl<'e> Chat<'e> {
         let decode = Instant::now();
         while reply.reply_tokens < options.max_tokens {
             reply.reply_tokens += 1;
-            if self.session.engine().config.eos().contains(&token) {
+            if self.is_end(token) {
                 reply.finish = Finish::Stop;
                 break;
             }

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::formats::{Checkpoint, ModelConfig};
-use crate::text::{PromptStyle, Tokenizer};
-use crate::{Error, Result};
+use crate::Result;
+use crate::formats::{Checkpoint, Gguf, ModelConfig};
+use crate::text::{ChatTemplate, PromptStyle, TextFolder, Tokenizer, Vocabulary};
 
 /// An opened model: nothing is computed yet.
 #[derive(Debug)]
@@ -41,13 +41,18 @@ impl Model {
         Ok(Self { name, checkpoint, folder: Some(folder.to_owned()) })
     }
 
-    /// Its tokenizer.
+    /// Its tokenizer: a GGUF file's own, or that of the folder's tokenizer.json.
     ///
     /// # Errors
-    /// If the folder has no usable tokenizer.json.
+    /// If it has no usable tokenizer.
     pub fn tokenizer(&self) -> Result<Arc<Tokenizer>> {
+        if let Some(file) = self.checkpoint.gguf()
+            && let Some(vocabulary) = Vocabulary::from_gguf(file)?
+        {
+            return vocabulary.into_tokenizer(file.path()).map(Arc::new);
+        }
         let tokenizer = match &self.folder {
-            Some(folder) => Tokenizer::from_file(folder.join("tokenizer.json")),
+            Some(folder) => TextFolder::new(folder).tokenizer(),
             None => Tokenizer::from_bytes(
                 "minnow's tokenizer.json",
                 include_bytes!("../../weights/minnow/tokenizer.json"),
@@ -56,17 +61,33 @@ impl Model {
         tokenizer.map(Arc::new)
     }
 
-    /// How its prompts are written.
+    /// How its prompts are written: V4's own way; by the chat template that comes with it; in
+    /// ChatML if there is none and `tokenizer`, which is its own, knows that; else as plain text.
     ///
     /// # Errors
-    /// If its config.json is unusable, or the model is of an architecture without a known style.
-    pub fn prompt_style(&self) -> Result<PromptStyle> {
-        match ModelConfig::from_checkpoint(&self.checkpoint)? {
-            ModelConfig::V4(config) => PromptStyle::from_config(&config),
-            other => {
-                let what = format!("no prompt format is known for {}", other.architecture());
-                Err(Error::Config(what))
-            }
+    /// If its configuration or its chat template is unusable.
+    pub fn prompt_style(&self, tokenizer: &Tokenizer) -> Result<PromptStyle> {
+        if let ModelConfig::V4(config) = ModelConfig::from_checkpoint(&self.checkpoint)? {
+            return PromptStyle::from_config(&config);
+        }
+        let template = self.template(tokenizer)?.or_else(|| ChatTemplate::chat_ml(tokenizer));
+        Ok(template
+            .map_or(PromptStyle::Plain, |template| PromptStyle::Template(Arc::new(template))))
+    }
+
+    /// The chat template that comes with it.
+    fn template(&self, tokenizer: &Tokenizer) -> Result<Option<ChatTemplate>> {
+        // What lies beside a GGUF file that has a tokenizer may be another model's.
+        if let Some(file) = self.checkpoint.gguf()
+            && file.get("tokenizer.ggml.model").is_some()
+        {
+            let source = file.str("tokenizer.chat_template")?.map(str::to_owned);
+            let template = |source| ChatTemplate::new(file.path(), source, tokenizer);
+            return source.map(template).transpose();
+        }
+        match &self.folder {
+            Some(folder) => TextFolder::new(folder).template(tokenizer),
+            None => Ok(None),
         }
     }
 }

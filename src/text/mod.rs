@@ -1,10 +1,22 @@
-//! Text and token ids: the tokenizer, the prompt encodings, and the way back from a stream of ids
-//! to text.
+//! Text and token ids: tokenizers, the prompts of conversations, and the way back from a stream of
+//! ids to text.
 
+mod folder;
+mod guard;
+mod jinja;
+mod pre_tokenizer;
 pub mod prompt;
 pub mod stream;
+mod template;
 pub mod tokenizer;
+mod v4;
+mod vocabulary;
 
-pub use prompt::{Content, Conversation, Effort, Frame, Message, Mode, Piece, PromptStyle};
+pub use folder::TextFolder;
+pub use prompt::{
+    Content, Conversation, Effort, EncodedPrompt, Frame, Message, Mode, Piece, PromptStyle,
+};
 pub use stream::{Channel, Delta, Detokenizer, ThinkSplitter};
-pub use tokenizer::Tokenizer;
+pub use template::ChatTemplate;
+pub use tokenizer::{Bounds, Tokenizer};
+pub use vocabulary::Vocabulary;

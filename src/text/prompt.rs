@@ -1,87 +1,21 @@
-//! Conversations as the V4 family was trained to read them.
+//! Conversations, and the prompts they become.
 //!
-//! A prompt is `BOS`, the effort paragraph, the system texts, and the turns; it ends where the
-//! model goes on writing. Only this module writes special tokens; what people wrote is plain text
-//! whatever it spells.
+//! How a prompt is written depends on the model: see [`PromptStyle`]. Only a style writes special
+//! tokens; what people wrote is plain text whatever it spells.
 
 use std::str::FromStr;
+use std::sync::Arc;
 
-use super::{Channel, Tokenizer};
+use super::{Channel, ChatTemplate, Tokenizer, v4};
 use crate::formats::V4Config;
 use crate::{Error, Result};
 
-const BOS: &str = "<｜begin▁of▁sentence｜>";
-const EOS: &str = "<｜end▁of▁sentence｜>";
-const USER: &str = "<｜User｜>";
-const ASSISTANT: &str = "<｜Assistant｜>";
 /// The token that opens reasoning.
 pub(super) const THINK: &str = "<think>";
 /// The token that closes reasoning and opens the answer.
 pub(super) const END_THINK: &str = "</think>";
-/// What [`Conversation::render_text`] writes for a picture.
-const IMAGE: &str = "<｜deepseek_image｜>";
-
 /// What stands between the blocks of a turn, and between turns that become one.
-const SEPARATOR: &str = "\n\n";
-
-/// The paragraph of the highest effort in April 2026, of high effort since July. The model was
-/// trained on these exact words.
-const ABSOLUTE_MAXIMUM: &str = "\
-Reasoning Effort: Absolute maximum with no shortcuts permitted.
-You MUST be very thorough in your thinking and comprehensively decompose the problem to resolve \
-the root cause, rigorously stress-testing your logic against all potential paths, edge cases, and \
-adversarial scenarios.
-Explicitly write out your entire deliberation process, documenting every intermediate step, \
-considered alternative, and rejected hypothesis to ensure absolutely no assumption is left \
-unchecked.
-
-";
-
-/// The paragraph of the highest effort since July 2026, likewise.
-const BEYOND_MAXIMUM: &str = "\
-Reasoning Effort: Beyond maximum — exhaustive, relentless, and uncompromising.
-You MUST reason with the utmost depth and rigor, leaving absolutely nothing to chance: \
-exhaustively decompose the problem into its most fundamental components, trace every causal chain \
-to its root, and resolve the underlying cause rather than any surface symptom.
-Do not stop reasoning until you have independently verified the solution from multiple angles and \
-are certain that no assumption remains unchecked and no error remains undiscovered.
-
-";
-
-/// Which models a prompt is for; they differ in what the efforts mean.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PromptStyle {
-    /// V4-Flash and V4-Pro of April 2026.
-    V4,
-    /// V4-Flash of 31 July 2026 and later models, V4-Flash-Vision-Exp among them.
-    V4_0731,
-}
-
-impl PromptStyle {
-    /// The style of the model that `config` describes: `fathom_prompt_style` if it is set (`v4` or
-    /// `v4-0731`; an error if it is anything else). Otherwise the later style if the model has a
-    /// drafter of the later kind or a vision tower, which only later models have.
-    pub fn from_config(config: &V4Config) -> Result<Self> {
-        match config.prompt_style.as_deref() {
-            Some("v4") => Ok(Self::V4),
-            Some("v4-0731") => Ok(Self::V4_0731),
-            Some(other) => Err(Error::Config(format!(
-                "field `fathom_prompt_style` is \"{other}\": expected \"v4\" or \"v4-0731\""
-            ))),
-            None if config.dspark || config.vision.is_some() => Ok(Self::V4_0731),
-            None => Ok(Self::V4),
-        }
-    }
-
-    /// The paragraph that asks for `effort`; empty if none does.
-    fn effort_text(self, effort: Effort) -> &'static str {
-        match (self, effort) {
-            (Self::V4, Effort::Max) | (Self::V4_0731, Effort::High) => ABSOLUTE_MAXIMUM,
-            (Self::V4_0731, Effort::Max) => BEYOND_MAXIMUM,
-            (Self::V4, Effort::Low | Effort::High) | (Self::V4_0731, Effort::Low) => "",
-        }
-    }
-}
+pub(super) const SEPARATOR: &str = "\n\n";
 
 /// How much the model should think.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,6 +101,46 @@ pub struct Conversation {
     pub continue_last: bool,
 }
 
+/// How a model's prompts are written.
+#[derive(Clone, Debug)]
+pub enum PromptStyle {
+    /// As V4-Flash and V4-Pro of April 2026 read them.
+    V4,
+    /// As V4-Flash of 31 July 2026 and later models do, V4-Flash-Vision-Exp among them: their
+    /// efforts mean something else.
+    V4_0731,
+    /// By the model's own chat template.
+    Template(Arc<ChatTemplate>),
+    /// What was said, one after another, as a text to go on with.
+    Plain,
+}
+
+impl PromptStyle {
+    /// The style of the V4 model that `config` describes: `fathom_prompt_style` if it is set (`v4`
+    /// or `v4-0731`; an error if it is anything else). Otherwise the later style if the model has a
+    /// drafter of the later kind or a vision tower, which only later models have.
+    pub fn from_config(config: &V4Config) -> Result<Self> {
+        match config.prompt_style.as_deref() {
+            Some("v4") => Ok(Self::V4),
+            Some("v4-0731") => Ok(Self::V4_0731),
+            Some(other) => Err(Error::Config(format!(
+                "field `fathom_prompt_style` is \"{other}\": expected \"v4\" or \"v4-0731\""
+            ))),
+            None if config.dspark || config.vision.is_some() => Ok(Self::V4_0731),
+            None => Ok(Self::V4),
+        }
+    }
+}
+
+/// A conversation in token ids.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EncodedPrompt {
+    /// The ids, cut where pictures stand.
+    pub pieces: Vec<Piece>,
+    /// What the model will write first.
+    pub reply: Channel,
+}
+
 /// A stretch of an encoded prompt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Piece {
@@ -179,273 +153,80 @@ pub enum Piece {
 impl Conversation {
     /// The prompt's text, with `<｜deepseek_image｜>` where a picture stands. For people and tests;
     /// encoding this text could take what a user wrote for a special token. An error if
-    /// `continue_last` is set and the last message is not the model's.
-    pub fn render_text(&self, style: PromptStyle) -> Result<String> {
-        let parts = self.render(style)?;
-        Ok(parts
-            .iter()
-            .map(|part| match part {
-                Part::Special(spelling) => spelling,
-                Part::Text(text) => text.as_str(),
-                Part::Image(_) => IMAGE,
-            })
-            .collect())
+    /// `continue_last` is set and the last message is not the model's, and what the model's own
+    /// template says against the conversation.
+    pub fn render_text(&self, style: &PromptStyle) -> Result<String> {
+        match style {
+            PromptStyle::V4 => v4::render_text(self, v4::Version::April),
+            PromptStyle::V4_0731 => v4::render_text(self, v4::Version::July),
+            PromptStyle::Template(template) => template.render_text(self),
+            PromptStyle::Plain => self.plain_text(),
+        }
     }
 
-    /// The prompt in token ids, cut where pictures stand. Errors as [`Self::render_text`], and if
-    /// the tokenizer lacks one of the special tokens.
-    pub fn encode(&self, style: PromptStyle, tokenizer: &Tokenizer) -> Result<Vec<Piece>> {
-        let mut pieces = Vec::new();
-        for part in self.render(style)? {
-            let ids = match part {
-                Part::Special(spelling) => vec![tokenizer.special(spelling)?],
-                Part::Text(text) => tokenizer.encode(&text)?,
-                Part::Image(number) => {
-                    pieces.push(Piece::Image(number));
-                    continue;
-                }
-            };
-            match pieces.last_mut() {
-                Some(Piece::Tokens(so_far)) => so_far.extend(ids),
-                _ if ids.is_empty() => {}
-                _ => pieces.push(Piece::Tokens(ids)),
+    /// The prompt in token ids. Errors as [`Self::render_text`], and if the tokenizer lacks one of
+    /// the special tokens or cannot encode a text.
+    pub fn encode(&self, style: &PromptStyle, tokenizer: &Tokenizer) -> Result<EncodedPrompt> {
+        match style {
+            PromptStyle::V4 => v4::encode(self, v4::Version::April, tokenizer),
+            PromptStyle::V4_0731 => v4::encode(self, v4::Version::July, tokenizer),
+            PromptStyle::Template(template) => template.encode(self, tokenizer),
+            PromptStyle::Plain => {
+                let ids = tokenizer.encode(&self.plain_text()?)?;
+                Ok(EncodedPrompt::text(tokenizer.with_bos(ids), Channel::Answer))
             }
         }
-        Ok(pieces)
     }
 
-    /// What the model will write first after this prompt.
-    pub fn reply_channel(&self) -> Channel {
-        let continued = match self.messages.last() {
-            Some(Message::Assistant { text, .. }) if self.continue_last => !text.is_empty(),
-            _ => false,
-        };
-        match self.mode {
-            Mode::Thinking(_) if !continued => Channel::Reasoning,
-            _ => Channel::Answer,
-        }
+    /// Every message's text, one after another.
+    fn plain_text(&self) -> Result<String> {
+        self.messages.iter().map(Message::text).collect()
     }
 
-    fn render(&self, style: PromptStyle) -> Result<Vec<Part>> {
-        let (past, continued) = match self.messages.split_last() {
+    /// The messages to be read, and the reasoning and text of the one to be continued after them,
+    /// if one is. An error if the last message is not the model's.
+    pub(super) fn split_continued(&self) -> Result<(&[Message], Option<(Option<&str>, &str)>)> {
+        match self.messages.split_last() {
             Some((Message::Assistant { reasoning, text }, past)) if self.continue_last => {
-                (past, Some((reasoning.as_deref(), text.as_str())))
+                Ok((past, Some((reasoning.as_deref(), text))))
             }
             _ if self.continue_last => {
                 let what = "the last message is not the model's, so it cannot be continued";
-                return Err(Error::Request(what.into()));
+                Err(Error::Request(what.into()))
             }
-            _ => (self.messages.as_slice(), None),
+            _ => Ok((&self.messages, None)),
+        }
+    }
+}
+
+impl EncodedPrompt {
+    /// A prompt without pictures.
+    pub(super) fn text(ids: Vec<u32>, reply: Channel) -> Self {
+        let pieces = if ids.is_empty() { vec![] } else { vec![Piece::Tokens(ids)] };
+        Self { pieces, reply }
+    }
+}
+
+impl Message {
+    /// What it says, for models that read nothing but text; an error if it has pictures.
+    pub(super) fn text(&self) -> Result<String> {
+        let blocks = match self {
+            Self::System(text) | Self::Assistant { text, .. } => return Ok(text.clone()),
+            Self::User(blocks) => blocks,
         };
-
-        let mut out = Parts::default();
-        out.special(BOS);
-        if let Mode::Thinking(effort) = self.mode {
-            out.text(style.effort_text(effort));
-        }
-        let system = past.iter().filter_map(|message| match message {
-            Message::System(text) if !text.is_empty() => Some(text.as_str()),
-            _ => None,
+        let texts = blocks.iter().map(|block| match block {
+            Content::Text(text) => Ok(text.as_str()),
+            Content::Image(_) | Content::Clip(_) => {
+                Err(Error::Request("this model takes no pictures".into()))
+            }
         });
-        out.text(&system.collect::<Vec<_>>().join(SEPARATOR));
-        out.turns(past);
-
-        out.special(ASSISTANT);
-        let thinking = matches!(self.mode, Mode::Thinking(_));
-        match continued {
-            None => out.special(if thinking { THINK } else { END_THINK }),
-            Some((reasoning, text)) => {
-                if let Some(reasoning) = reasoning {
-                    out.special(THINK);
-                    out.text(reasoning);
-                }
-                // With nothing said yet, a thinking model goes on thinking.
-                if !(thinking && text.is_empty()) {
-                    out.special(END_THINK);
-                }
-                out.text(text);
-            }
-        }
-        Ok(out.0)
-    }
-}
-
-/// A stretch of a prompt before encoding.
-enum Part {
-    Special(&'static str),
-    Text(String),
-    Image(usize),
-}
-
-/// A prompt under construction. Neighbouring texts become one, because they are encoded as one.
-#[derive(Default)]
-struct Parts(Vec<Part>);
-
-impl Parts {
-    fn special(&mut self, spelling: &'static str) {
-        self.0.push(Part::Special(spelling));
-    }
-
-    fn text(&mut self, text: &str) {
-        match self.0.last_mut() {
-            Some(Part::Text(so_far)) => so_far.push_str(text),
-            _ if text.is_empty() => {}
-            _ => self.0.push(Part::Text(text.to_owned())),
-        }
-    }
-
-    /// The user's and the model's past messages.
-    fn turns(&mut self, messages: &[Message]) {
-        // Whether a user's turn is open, and whether it has anything in it.
-        let mut open = None;
-        for message in messages {
-            match message {
-                // Already at the front; it does not end the user's turn.
-                Message::System(_) => {}
-                Message::User(blocks) => {
-                    let filled = open.unwrap_or_else(|| {
-                        self.special(USER);
-                        false
-                    });
-                    let empty = is_empty(blocks);
-                    if filled && !empty {
-                        self.text(SEPARATOR);
-                    }
-                    self.blocks(blocks);
-                    open = Some(filled || !empty);
-                }
-                Message::Assistant { text, .. } => {
-                    open = None;
-                    self.special(ASSISTANT);
-                    self.special(END_THINK);
-                    self.text(text);
-                    self.special(EOS);
-                }
-            }
-        }
-    }
-
-    /// The blocks of one user's message.
-    fn blocks(&mut self, blocks: &[Content]) {
-        for (i, block) in blocks.iter().enumerate() {
-            if i > 0 {
-                self.text(SEPARATOR);
-            }
-            match block {
-                Content::Text(text) => self.text(text),
-                Content::Image(number) => self.0.push(Part::Image(*number)),
-                Content::Clip(frames) => {
-                    for frame in frames {
-                        self.text(&format!("<{:.1} seconds>", frame.seconds));
-                        self.0.push(Part::Image(frame.image));
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Whether a message's blocks come to nothing: no block, or one empty one.
-fn is_empty(blocks: &[Content]) -> bool {
-    match blocks {
-        [] => true,
-        [Content::Text(text)] => text.is_empty(),
-        [Content::Clip(frames)] => frames.is_empty(),
-        _ => false,
+        Ok(texts.collect::<Result<Vec<_>>>()?.join(SEPARATOR))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tokenizer::byte_tokenizer;
     use super::*;
-
-    fn user(text: &str) -> Message {
-        Message::User(vec![Content::Text(text.into())])
-    }
-
-    fn chat(messages: Vec<Message>) -> Conversation {
-        Conversation { messages, mode: Mode::Chat, continue_last: false }
-    }
-
-    #[test]
-    fn pictures_and_clips_keep_their_places() {
-        let blocks = vec![
-            Content::Text("a".into()),
-            Content::Image(7),
-            Content::Clip(vec![
-                Frame { seconds: 0.0, image: 3 },
-                Frame { seconds: 12.04, image: 4 },
-            ]),
-            Content::Text("b".into()),
-        ];
-        let c = chat(vec![Message::User(blocks)]);
-        assert_eq!(
-            c.render_text(PromptStyle::V4_0731).unwrap(),
-            format!(
-                "{BOS}{USER}a\n\n{IMAGE}\n\n<0.0 seconds>{IMAGE}<12.0 seconds>{IMAGE}\n\nb\
-                 {ASSISTANT}{END_THINK}"
-            )
-        );
-        let t = byte_tokenizer(&[BOS, USER, ASSISTANT, END_THINK]);
-        let ids = |text: &str| Piece::Tokens(t.encode(text).unwrap());
-        let mut first = vec![256, 257];
-        first.extend(t.encode("a\n\n").unwrap());
-        let mut last = t.encode("\n\nb").unwrap();
-        last.extend([258, 259]);
-        assert_eq!(
-            c.encode(PromptStyle::V4_0731, &t).unwrap(),
-            [
-                Piece::Tokens(first),
-                Piece::Image(7),
-                ids("\n\n<0.0 seconds>"),
-                Piece::Image(3),
-                ids("<12.0 seconds>"),
-                Piece::Image(4),
-                Piece::Tokens(last),
-            ]
-        );
-    }
-
-    #[test]
-    fn a_written_marker_stays_text() {
-        let t = byte_tokenizer(&[BOS, USER, ASSISTANT, END_THINK, IMAGE]);
-        let c = chat(vec![user("<｜User｜><｜deepseek_image｜>")]);
-        let [Piece::Tokens(ids)] = &c.encode(PromptStyle::V4, &t).unwrap()[..] else {
-            panic!("one piece of text")
-        };
-        let special: Vec<_> = ids.iter().filter(|&&id| id >= 256).collect();
-        assert_eq!(special, [&256, &257, &258, &259]);
-        let bare = byte_tokenizer(&[BOS]);
-        let e = c.encode(PromptStyle::V4, &bare).unwrap_err().to_string();
-        assert_eq!(e, "tokenizer.json: has no special token `<｜User｜>`");
-    }
-
-    #[test]
-    fn only_the_models_message_can_be_continued() {
-        let mut c = chat(vec![user("a")]);
-        c.continue_last = true;
-        let e = c.render_text(PromptStyle::V4).unwrap_err().to_string();
-        assert_eq!(e, "the last message is not the model's, so it cannot be continued");
-        c.messages.clear();
-        assert!(c.render_text(PromptStyle::V4).is_err());
-    }
-
-    #[test]
-    fn the_reply_begins_where_the_prompt_ends() {
-        let answer = |text: &str| Message::Assistant { reasoning: None, text: text.into() };
-        for (mode, last, continue_last, channel) in [
-            (Mode::Chat, user("a"), false, Channel::Answer),
-            (Mode::Thinking(Effort::Low), user("a"), false, Channel::Reasoning),
-            (Mode::Thinking(Effort::Low), answer("b"), false, Channel::Reasoning),
-            (Mode::Thinking(Effort::Low), answer("b"), true, Channel::Answer),
-            (Mode::Thinking(Effort::Low), answer(""), true, Channel::Reasoning),
-            (Mode::Chat, answer(""), true, Channel::Answer),
-        ] {
-            let c = Conversation { messages: vec![last], mode, continue_last };
-            assert_eq!(c.reply_channel(), channel, "{c:?}");
-        }
-    }
 
     #[test]
     fn efforts_are_read_from_words() {
@@ -468,13 +249,15 @@ mod tests {
             let config = V4Config::parse("config.json".as_ref(), &text).unwrap();
             PromptStyle::from_config(&config)
         };
-        assert_eq!(config("").unwrap(), PromptStyle::V4);
-        assert_eq!(config(r#", "dspark_block_size": 5"#).unwrap(), PromptStyle::V4_0731);
+        let is_v4 = |style| matches!(style, PromptStyle::V4);
+        let is_later = |style| matches!(style, PromptStyle::V4_0731);
+        assert!(is_v4(config("").unwrap()));
+        assert!(is_later(config(r#", "dspark_block_size": 5"#).unwrap()));
         let vision = r#", "vision_n_layers": 1, "vision_dim": 8, "vision_n_heads": 1, "vision_inter_dim": 8"#;
-        assert_eq!(config(vision).unwrap(), PromptStyle::V4_0731);
+        assert!(is_later(config(vision).unwrap()));
         let own = |style: &str| config(&format!(r#", "fathom_prompt_style": "{style}""#));
-        assert_eq!(own("v4-0731").unwrap(), PromptStyle::V4_0731);
-        assert_eq!(own("v4").unwrap(), PromptStyle::V4);
+        assert!(is_later(own("v4-0731").unwrap()));
+        assert!(is_v4(own("v4").unwrap()));
         assert_eq!(
             own("v5").unwrap_err().to_string(),
             "model config: field `fathom_prompt_style` is \"v5\": expected \"v4\" or \"v4-0731\""

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Tokenizer;
-use crate::Result;
+use super::prompt::{END_THINK, THINK};
 
 /// Turns ids into text as they come. A token may end inside a character; its bytes then wait for
 /// the rest, so that what comes out, put together, is what decoding all ids at once would give.
@@ -70,26 +70,42 @@ pub struct Delta {
     pub text: String,
 }
 
-/// Splits a reply into reasoning and answer by the ids of `<think>` and `</think>`, which
-/// themselves never come out. Letters that merely spell them do.
+/// Splits a reply into reasoning and answer at `<think>` and `</think>`, which themselves never
+/// come out. If the tokenizer has tokens for them, letters that merely spell them do come out;
+/// otherwise the letters are all there is.
 #[derive(Debug)]
 pub struct ThinkSplitter {
     text: Detokenizer,
     channel: Channel,
-    /// Whether nothing but `<think>` has come yet.
+    /// Whether nothing has come yet but `<think>` and blanks.
     fresh: bool,
-    think: u32,
-    end_think: u32,
+    think: Marker,
+    end_think: Marker,
+    /// Text that may turn out to be a marker.
+    held: String,
+}
+
+/// How a model spells `<think>` or `</think>`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Marker {
+    Token(u32),
+    Letters,
+}
+
+impl Marker {
+    fn new(tokenizer: &Tokenizer, spelling: &str) -> Self {
+        tokenizer.special(spelling).map_or(Self::Letters, Self::Token)
+    }
 }
 
 impl ThinkSplitter {
     /// A splitter for a reply to a prompt that ends in `channel`: [`Channel::Reasoning`] after
-    /// `<think>`, [`Channel::Answer`] after `</think>`. An error if the tokenizer lacks the two.
-    pub fn new(tokenizer: Arc<Tokenizer>, channel: Channel) -> Result<Self> {
-        let think = tokenizer.special(super::prompt::THINK)?;
-        let end_think = tokenizer.special(super::prompt::END_THINK)?;
+    /// `<think>`, [`Channel::Answer`] after `</think>` or in models that do not think.
+    pub fn new(tokenizer: Arc<Tokenizer>, channel: Channel) -> Self {
+        let think = Marker::new(&tokenizer, THINK);
+        let end_think = Marker::new(&tokenizer, END_THINK);
         let text = Detokenizer::new(tokenizer);
-        Ok(Self { text, channel, fresh: true, think, end_think })
+        Self { text, channel, fresh: true, think, end_think, held: String::new() }
     }
 
     /// The part the next text will belong to.
@@ -97,32 +113,74 @@ impl ThinkSplitter {
         self.channel
     }
 
-    /// The text that becomes complete with `id`, if any does.
-    pub fn push(&mut self, id: u32) -> Option<Delta> {
-        let fresh = std::mem::replace(&mut self.fresh, false);
-        if id == self.end_think {
+    /// The texts that become complete with `id`: none, one, or the end of the reasoning and the
+    /// beginning of the answer.
+    pub fn push(&mut self, id: u32) -> Vec<Delta> {
+        if self.end_think == Marker::Token(id) {
             let left = self.finish();
+            self.fresh = false;
             self.channel = Channel::Answer;
-            left
-        } else if id == self.think {
+            return left;
+        }
+        if self.think == Marker::Token(id) {
             // The model opens its own reasoning if the prompt left it to it. Later it means nothing.
-            if fresh {
+            if self.fresh {
                 self.channel = Channel::Reasoning;
             }
-            None
-        } else {
-            let text = self.text.push(id);
-            self.delta(text)
+            return vec![];
         }
+        self.held += &self.text.push(id);
+        if self.fresh && !self.begin() {
+            return vec![];
+        }
+        if self.channel == Channel::Reasoning && self.end_think == Marker::Letters {
+            return self.close();
+        }
+        self.release(self.held.len()).into_iter().collect()
     }
 
-    /// What is left when the reply ends, if it ends inside a character.
-    pub fn finish(&mut self) -> Option<Delta> {
-        let text = self.text.finish();
-        self.delta(text)
+    /// What is left when the reply ends: what might have become a marker, and the rest of a
+    /// character.
+    pub fn finish(&mut self) -> Vec<Delta> {
+        self.held += &self.text.finish();
+        self.release(self.held.len()).into_iter().collect()
     }
 
-    fn delta(&self, text: String) -> Option<Delta> {
+    /// Looks for the letters of `<think>` at the beginning of the reply. False if they may still
+    /// come.
+    fn begin(&mut self) -> bool {
+        let written = self.held.trim_start();
+        let mut fresh = written.is_empty();
+        if self.think == Marker::Letters {
+            if let Some(rest) = written.strip_prefix(THINK) {
+                self.held = rest.to_owned();
+                self.channel = Channel::Reasoning;
+            } else if THINK.starts_with(written) {
+                return false;
+            }
+            fresh = false;
+        }
+        self.fresh = fresh;
+        true
+    }
+
+    /// Looks for the letters of `</think>`, and hands on what cannot be part of them.
+    fn close(&mut self) -> Vec<Delta> {
+        if let Some(at) = self.held.find(END_THINK) {
+            let reasoning = self.release(at);
+            self.held.drain(..END_THINK.len());
+            self.channel = Channel::Answer;
+            let answer = self.release(self.held.len());
+            return reasoning.into_iter().chain(answer).collect();
+        }
+        let begins = |at: &usize| END_THINK.starts_with(&self.held[*at..]);
+        let cut = self.held.char_indices().map(|(at, _)| at).find(begins);
+        self.release(cut.unwrap_or(self.held.len())).into_iter().collect()
+    }
+
+    /// Hands on the first `len` bytes of what is held.
+    fn release(&mut self, len: usize) -> Option<Delta> {
+        let text: String = self.held.drain(..len).collect();
         (!text.is_empty()).then_some(Delta { channel: self.channel, text })
     }
 }
@@ -139,8 +197,16 @@ mod tests {
 
     /// The deltas of a reply, neighbours of one channel joined.
     fn split(start: Channel, ids: impl IntoIterator<Item = u32>) -> Vec<(Channel, String)> {
-        let mut splitter = ThinkSplitter::new(tokenizer(), start).unwrap();
-        let mut deltas: Vec<_> = ids.into_iter().filter_map(|id| splitter.push(id)).collect();
+        split_with(tokenizer(), start, ids)
+    }
+
+    fn split_with(
+        tokenizer: Arc<Tokenizer>,
+        start: Channel,
+        ids: impl IntoIterator<Item = u32>,
+    ) -> Vec<(Channel, String)> {
+        let mut splitter = ThinkSplitter::new(tokenizer, start);
+        let mut deltas: Vec<_> = ids.into_iter().flat_map(|id| splitter.push(id)).collect();
         deltas.extend(splitter.finish());
         let mut joined: Vec<(Channel, String)> = Vec::new();
         for Delta { channel, text } in deltas {
@@ -219,9 +285,19 @@ mod tests {
     }
 
     #[test]
-    fn a_tokenizer_without_the_markers_is_refused() {
-        let bare = Arc::new(byte_tokenizer(&["<think>"]));
-        let e = ThinkSplitter::new(bare, Channel::Answer).unwrap_err().to_string();
-        assert_eq!(e, "tokenizer.json: has no special token `</think>`");
+    fn letters_are_markers_where_there_are_no_tokens() {
+        let bare = Arc::new(byte_tokenizer(&[]));
+        let split = |start, text: &str| split_with(Arc::clone(&bare), start, bytes(text));
+        let reasoning = |text: &str| (Channel::Reasoning, text.to_owned());
+        let answer = |text: &str| (Channel::Answer, text.to_owned());
+        assert_eq!(
+            split(Channel::Answer, "\n<think>a < b</think>\n\nc</think>"),
+            [reasoning("a < b"), answer("\n\nc</think>")]
+        );
+        assert_eq!(split(Channel::Reasoning, "a</thin"), [reasoning("a</thin")]);
+        assert_eq!(split(Channel::Reasoning, "a</</think>b"), [reasoning("a</"), answer("b")]);
+        assert_eq!(split(Channel::Answer, "a <think>"), [answer("a <think>")]);
+        assert_eq!(split(Channel::Answer, " <thin"), [answer(" <thin")]);
+        assert_eq!(split(Channel::Answer, "<x>"), [answer("<x>")]);
     }
 }

@@ -76,7 +76,7 @@ fn prompts_are_those_of_the_recipe() {
     let cases = cases();
     assert!(cases.len() > 150);
     for case in cases {
-        let prompt = case.conversation().render_text(case.style()).unwrap();
+        let prompt = case.conversation().render_text(&case.style()).unwrap();
         assert_eq!(prompt, case.prompt, "{} ({}, {})", case.name, case.style, case.mode);
     }
 }
@@ -93,7 +93,7 @@ fn ids_are_those_of_the_recipe() {
     for case in cases() {
         let Some(expected) = &case.ids else { continue };
         let mut ids = Vec::new();
-        for piece in case.conversation().encode(case.style(), &tokenizer).unwrap() {
+        for piece in case.conversation().encode(&case.style(), &tokenizer).unwrap().pieces {
             match piece {
                 Piece::Tokens(tokens) => ids.extend(tokens),
                 Piece::Image(_) => ids.push(image),
@@ -116,7 +116,7 @@ fn the_default_models_tokenizer_writes_every_prompt() {
     let tokenizer = Tokenizer::from_file(path).unwrap();
     for case in cases() {
         let mut text = String::new();
-        for piece in case.conversation().encode(case.style(), &tokenizer).unwrap() {
+        for piece in case.conversation().encode(&case.style(), &tokenizer).unwrap().pieces {
             match piece {
                 Piece::Tokens(ids) => text.push_str(&tokenizer.decode(&ids)),
                 Piece::Image(_) => text.push_str("<｜deepseek_image｜>"),
