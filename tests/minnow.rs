@@ -158,13 +158,8 @@ fn afresh(backend: Backend, messages: Vec<Message>, pictures: &[RgbImage]) -> St
     let encode = |p: &RgbImage| engine.encode(media::prepare(p, &plan).unwrap()).unwrap();
     let pictures = pictures.iter().map(encode).collect();
     let conversation = Conversation { messages, mode: Mode::Chat, continue_last: false };
-<<<<<<< HEAD
-    let prompt = Prompt::new(&conversation.encode(style, &tokenizer).unwrap(), pictures);
-    let eos = engine.config.eos().to_vec();
-=======
     let prompt = Prompt::new(&conversation.encode(&style, &tokenizer).unwrap().pieces, pictures);
-    let eos = engine.config.eos.clone();
->>>>>>> 2fc5234 (Tokenizers from GGUF keys and chat templates through minijinja, held against Transformers)
+    let eos = engine.config.eos().to_vec();
     let mut session = Session::new(&mut engine);
     let mut token = session.feed(prompt, &Sampling::default(), &mut |_, _| {}).unwrap();
     let mut reply = vec![];

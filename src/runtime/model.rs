@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::Result;
-use crate::formats::{Checkpoint, Gguf, ModelConfig};
+use crate::formats::{Checkpoint, ModelConfig};
 use crate::text::{ChatTemplate, PromptStyle, TextFolder, Tokenizer, Vocabulary};
 
 /// An opened model: nothing is computed yet.

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fathom::formats::{Checkpoint, DType, LayerKind, TensorView, V4Config, Weights};
+use fathom::formats::{Checkpoint, DType, LayerKind, ModelConfig, TensorView, V4Config, Weights};
 use safetensors::tensor::{Dtype, TensorView as Raw, serialize};
 use serde::Deserialize;
 
@@ -156,13 +156,17 @@ fn every_tensor_of_every_dialect_is_found() {
 }
 
 #[test]
-fn every_tensor_of_every_oracle_checkpoint_is_found() {
+fn every_tensor_of_every_v4_oracle_checkpoint_is_found() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/oracle");
     let mut checked = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_dir() {
-            check(&path.display().to_string(), &Checkpoint::open(&path).unwrap());
+        if !path.is_dir() {
+            continue;
+        }
+        let checkpoint = Checkpoint::open(&path).unwrap();
+        if let ModelConfig::V4(_) = ModelConfig::from_checkpoint(&checkpoint).unwrap() {
+            check(&path.display().to_string(), &checkpoint);
             checked += 1;
         }
     }
