@@ -5,7 +5,7 @@
 // q        [T, heads * dim] f32
 // weights  [T, heads] f32
 // keys     [slots * entries, dim] f32
-// out      [T, entries] f32
+// out      [part, entries] f32, for token rows from `first` on
 
 // Entries, and lanes, a workgroup.
 override KEYS: u32 = 64u;
@@ -20,6 +20,8 @@ struct Params {
     dim: u32,
     entries: u32,
     ratio: u32,
+    first: u32,
+    part: u32,
     scale: f32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
@@ -62,8 +64,9 @@ fn weights_at(at: u32, head: u32) -> vec4<f32> {
 fn main(ids: Ids) {
     let blocks = (params.entries + KEYS - 1u) / KEYS;
     let group = group_index(ids);
-    let at = group / blocks;
-    if at >= step.rows {
+    let place = group / blocks;
+    let at = params.first + place;
+    if place >= params.part || at >= step.rows {
         return;
     }
     let start = group % blocks * KEYS;
@@ -109,6 +112,6 @@ fn main(ids: Ids) {
         }
     }
     if ids.lane < here {
-        out[at * params.entries + start + ids.lane] = total;
+        out[place * params.entries + start + ids.lane] = total;
     }
 }

@@ -2,7 +2,7 @@
 // token row. See src/ops/topk.rs.
 //
 // rows    [T] Row
-// scores  [T, entries] f32
+// scores  [part, entries] f32, of token rows from `first` on
 // picked  [T, 1 + k] u32: a count, indices, zeros
 
 // As wide as may be: a row may have 100,000 scores. Also the number of values of a digit, one a lane.
@@ -15,6 +15,8 @@ struct Params {
     entries: u32,
     ratio: u32,
     k: u32,
+    first: u32,
+    part: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read> rows: array<Row>;
@@ -28,12 +30,13 @@ var<workgroup> found: vec2<u32>;
 
 @compute @workgroup_size(WG)
 fn main(ids: Ids) {
-    let at = group_index(ids);
-    if at >= step.rows {
+    let place = group_index(ids);
+    let at = params.first + place;
+    if place >= params.part || at >= step.rows {
         return;
     }
     let n = min((rows[at].position + 1u) / params.ratio, params.entries);
-    let base = at * params.entries;
+    let base = place * params.entries;
     let out = at * (1u + params.k);
     let count = min(n, params.k);
     if ids.lane == 0u {

@@ -213,9 +213,7 @@ impl Builder<'_, '_, V4Config> {
         let scale = ((c.index_dim * c.index_heads) as f32).sqrt().recip();
         let (rows, entries) = (self.rows, self.entries(ratio));
         let scores = IndexScores { rows, q, weights, keys, entries, ratio, scale };
-        let scores = ops::index_scores(&mut self.g, scores);
-        let k = c.index_topk.min(entries);
-        Ok(ops::topk(&mut self.g, rows, scores, ratio, k))
+        Ok(ops::index_topk(&mut self.g, scores, c.index_topk.min(entries)))
     }
 
     fn routed(&mut self, x: TensorId, l: usize) -> Result<TensorId> {

@@ -5,10 +5,10 @@
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
-use super::row::Row;
+use super::row::{Part, Row};
 use crate::gpu::{Kernel, Limits, grid};
 use crate::graph::reference::Host;
-use crate::graph::{Cost, Elem, Graph, Op, StepSize, TensorId, Use};
+use crate::graph::{Cost, Elem, Extent, Graph, Op, StepSize, TensorId, Use};
 
 /// What [`index_scores`] works on.
 #[derive(Clone, Copy, Debug)]
@@ -31,17 +31,22 @@ pub struct IndexScores {
 
 /// Scores `[T, entries]`. What stands for entries that a row does not see is not written.
 pub fn index_scores(g: &mut Graph, i: IndexScores) -> TensorId {
-    let rows = g.tensor(i.q).rows;
+    let out = g.scratch("index_scores", Elem::F32, Extent::ROWS, i.entries);
+    score_part(g, i, Part::ALL, out);
+    out
+}
+
+/// The scores of a part of the rows, in `out` from its first row on.
+pub(super) fn score_part(g: &mut Graph, i: IndexScores, part: Part, out: TensorId) {
     let heads = g.tensor(i.weights).cols;
     assert_eq!(g.tensor(i.q).cols, heads * g.tensor(i.keys).cols, "index_scores: query columns");
-    let out = g.scratch("index_scores", Elem::F32, rows, i.entries);
-    g.push("index_scores", Node { i, out });
-    out
+    g.push("index_scores", Node { i, part, out });
 }
 
 #[derive(Debug)]
 struct Node {
     i: IndexScores,
+    part: Part,
     out: TensorId,
 }
 
@@ -52,8 +57,9 @@ struct Params {
     dim: u32,
     entries: u32,
     ratio: u32,
+    part: [u32; 2],
     scale: f32,
-    pad: [u32; 3],
+    pad: u32,
 }
 
 /// Entries a workgroup: the shader's `KEYS`.
@@ -66,7 +72,7 @@ impl Op for Node {
 
     fn uses(&self) -> Vec<Use> {
         let i = &self.i;
-        vec![i.rows.read(), i.q.read(), i.weights.read(), i.keys.read(), self.out.write()]
+        vec![i.rows.read(), i.q.read(), i.weights.read(), i.keys.read(), self.part.writes(self.out)]
     }
 
     fn reference(&self, host: &Host<'_>) {
@@ -75,7 +81,9 @@ impl Op for Node {
         let (keys, mut out) = (host.f32(i.keys), host.f32_mut(self.out));
         let (heads, dim) = (host.cols(i.weights), host.cols(i.keys));
         let (q, weights, keys) = (&*q, &*weights, &*keys);
+        let part = self.part.rows(host.step);
         let of_row = |(t, (row, out)): (usize, (&Row, &mut [f32]))| {
+            let t = part.start + t;
             for (s, out) in out[..row.visible(i.ratio)].iter_mut().enumerate() {
                 let k = &keys[(row.slot as usize * i.entries + s) * dim..][..dim];
                 *out = 0.0;
@@ -86,7 +94,7 @@ impl Op for Node {
             }
         };
         let outs = out.par_chunks_exact_mut(i.entries);
-        Row::all(&rows).par_iter().zip(outs).enumerate().for_each(of_row);
+        Row::all(&rows)[part.clone()].par_iter().zip(outs).enumerate().for_each(of_row);
     }
 
     fn kernels(&self, graph: &Graph, _: &Limits) -> Vec<Kernel> {
@@ -96,19 +104,22 @@ impl Op for Node {
             dim: graph.tensor(i.keys).cols as u32,
             entries: i.entries as u32,
             ratio: i.ratio as u32,
+            part: self.part.params(),
             scale: i.scale,
-            pad: [0; 3],
+            pad: 0,
         };
-        let blocks = i.entries.div_ceil(KEYS);
+        let (part, blocks) = (self.part, i.entries.div_ceil(KEYS));
         vec![
-            Kernel::new("index_scores", params, self.uses(), move |s| grid(s.rows * blocks))
-                .constant("KEYS", KEYS as u32),
+            Kernel::new("index_scores", params, self.uses(), move |s| {
+                grid(part.rows(s).len() * blocks)
+            })
+            .constant("KEYS", KEYS as u32),
         ]
     }
 
     /// The queries and weights; how many keys are read depends on the rows' positions.
     fn cost(&self, graph: &Graph, step: StepSize) -> Cost {
         let cols = graph.tensor(self.i.q).cols + graph.tensor(self.i.weights).cols;
-        Cost { bytes: 4 * (step.rows * cols) as u64, flops: 0 }
+        Cost { bytes: 4 * (self.part.rows(step).len() * cols) as u64, flops: 0 }
     }
 }

@@ -57,7 +57,7 @@ pub use rms_norm::{rms_norm, rms_norm_part};
 pub use route::{GroupRank, Groups, MOST_CHOICES, MOST_EXPERTS, Route, Score, route};
 pub use sample::{sample, uniform};
 pub use swiglu::swiglu;
-pub use topk::topk;
+pub use topk::{index_topk, index_topk_in, topk};
 pub use unfold::unfold;
 pub use vit_attention::vit_attention;
 pub use vit_rope::vit_rope;

@@ -3,17 +3,43 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::row::Row;
+use super::index_scores::{IndexScores, score_part};
+use super::row::{Part, Row};
 use crate::gpu::{Kernel, Limits, grid};
 use crate::graph::reference::Host;
-use crate::graph::{Cost, Elem, Graph, Op, StepSize, TensorId, Use};
+use crate::graph::{Cost, Elem, Extent, Graph, Op, StepSize, TensorId, Use};
 
 /// Of `scores` `[T, entries]`, of which a row's first `n` count: integers `[T, 1 + k]`, how many were
 /// taken (`min(n, k)`), then their indices in rising order, then zeros.
 pub fn topk(g: &mut Graph, rows: TensorId, scores: TensorId, ratio: usize, k: usize) -> TensorId {
-    let extent = g.tensor(scores).rows;
-    let out = g.scratch("topk", Elem::U32, extent, 1 + k);
-    g.push("topk", Topk { rows, scores, out, ratio });
+    let out = g.scratch("topk", Elem::U32, Extent::ROWS, 1 + k);
+    g.push("topk", Topk { rows, scores, out, ratio, part: Part::ALL });
+    out
+}
+
+/// [`topk`] of [`index_scores`](super::index_scores()), for so many rows at a time that the scores
+/// fit a binding of any device: at long contexts a step's take hundreds of MiB.
+pub fn index_topk(g: &mut Graph, i: IndexScores, k: usize) -> TensorId {
+    index_topk_in(g, i, k, Limits::CORE.max_binding_bytes as usize)
+}
+
+/// [`index_topk`] with scores of at most so many bytes at a time, or a row's if that takes more.
+pub fn index_topk_in(g: &mut Graph, i: IndexScores, k: usize, most_bytes: usize) -> TensorId {
+    let most = g.max.rows;
+    let at_once = (most_bytes / (4 * i.entries)).max(1);
+    let parts: Vec<Part> = match at_once >= most {
+        true => vec![Part::ALL],
+        false => {
+            let part = |first| Part { first, most: Some(at_once) };
+            (0..most).step_by(at_once).map(part).collect()
+        }
+    };
+    let scores = g.scratch("index_scores", Elem::F32, parts[0].extent(), i.entries);
+    let out = g.scratch("topk", Elem::U32, Extent::ROWS, 1 + k);
+    for part in parts {
+        score_part(g, i, part, scores);
+        g.push("topk", Topk { rows: i.rows, scores, out, ratio: i.ratio, part });
+    }
     out
 }
 
@@ -23,6 +49,7 @@ struct Topk {
     scores: TensorId,
     out: TensorId,
     ratio: usize,
+    part: Part,
 }
 
 #[repr(C)]
@@ -31,7 +58,8 @@ struct Params {
     entries: u32,
     ratio: u32,
     k: u32,
-    pad: u32,
+    part: [u32; 2],
+    pad: [u32; 3],
 }
 
 impl Op for Topk {
@@ -40,15 +68,17 @@ impl Op for Topk {
     }
 
     fn uses(&self) -> Vec<Use> {
-        vec![self.rows.read(), self.scores.read(), self.out.write()]
+        vec![self.rows.read(), self.scores.read(), self.part.writes(self.out)]
     }
 
     fn reference(&self, host: &Host<'_>) {
         let (rows, scores, mut out) =
             (host.u32(self.rows), host.f32(self.scores), host.u32_mut(self.out));
         let (entries, cols) = (host.cols(self.scores), host.cols(self.out));
-        let lists = scores.chunks_exact(entries).zip(out.chunks_exact_mut(cols));
-        for (row, (scores, out)) in Row::all(&rows).iter().zip(lists) {
+        let part = self.part.rows(host.step);
+        let outs = out[part.start * cols..part.end * cols].chunks_exact_mut(cols);
+        let lists = scores.chunks_exact(entries).zip(outs);
+        for (row, (scores, out)) in Row::all(&rows)[part].iter().zip(lists) {
             let mut order: Vec<usize> = (0..row.visible(self.ratio)).collect();
             // Adding zero makes one of the two zeros; the sort is stable.
             order.sort_by(|&a, &b| (scores[b] + 0.0).total_cmp(&(scores[a] + 0.0)));
@@ -65,13 +95,18 @@ impl Op for Topk {
             entries: graph.tensor(self.scores).cols as u32,
             ratio: self.ratio as u32,
             k: graph.tensor(self.out).cols as u32 - 1,
-            pad: 0,
+            part: self.part.params(),
+            pad: [0; 3],
         };
-        vec![Kernel::new("topk", params, self.uses(), |s| grid(s.rows))]
+        let part = self.part;
+        vec![Kernel::new("topk", params, self.uses(), move |s| grid(part.rows(s).len()))]
     }
 
     /// The lists; how many scores are read depends on the rows' positions.
     fn cost(&self, graph: &Graph, step: StepSize) -> Cost {
-        Cost { bytes: 4 * (step.rows * graph.tensor(self.out).cols) as u64, flops: 0 }
+        Cost {
+            bytes: 4 * (self.part.rows(step).len() * graph.tensor(self.out).cols) as u64,
+            flops: 0,
+        }
     }
 }

@@ -255,3 +255,35 @@ fn index_scores() {
         case.check(&gpu, 2e-5);
     }
 }
+
+/// As many rows at a time as there is memory for: the same lists.
+#[test]
+fn index_topk_in_parts() {
+    let Some(gpu) = gpu() else { return };
+    let mut random = Random::new(17);
+    for seed in 0..4 {
+        let (heads, dim, ratio) = (20, 16, random.pick(&[1, 4]));
+        let of = sequences(&mut random, 3, 20, 300);
+        let entries = 300 / ratio + random.int(0..20);
+        let mut case = Case::new(seed, StepSize { rows: total(&of), outs: 1 });
+        let i = ops::IndexScores {
+            rows: rows(&mut case, &of, 1),
+            q: case.input("q", Extent::ROWS, heads * dim),
+            weights: case.input("weights", Extent::ROWS, heads),
+            keys: case.graph.state("keys", 3 * entries, dim),
+            entries,
+            ratio,
+            scale: 0.125,
+        };
+        // Numbers of few bits, so that the sums are exact and the lists the same.
+        let few = |random: &mut Random, n: usize| {
+            Data::F32((0..n).map(|_| (random.float() * 8.0).round()).collect())
+        };
+        case.set(i.q, few(&mut random, total(&of) * heads * dim));
+        case.set(i.weights, few(&mut random, total(&of) * heads));
+        case.set(i.keys, few(&mut random, 3 * entries * dim));
+        let at_once = random.int(1..total(&of) + 2);
+        ops::index_topk_in(&mut case.graph, i, random.int(1..70), 4 * entries * at_once);
+        case.check(&gpu, 1e-5);
+    }
+}
