@@ -2,10 +2,12 @@
 //! `tests/fixtures/oracle` (see its README), in one piece, in chunks of 7 and token by token.
 
 mod common;
+#[path = "oracle/rounded.rs"]
+mod rounded;
 
 use std::path::{Path, PathBuf};
 
-use fathom::formats::{Checkpoint, Weights};
+use fathom::formats::{Checkpoint, Qat, Weights};
 use fathom::media;
 use fathom::models::ModelWeights;
 use fathom::runtime::verify::verify;
@@ -46,6 +48,7 @@ fn load(name: &str, checkpoint: &Checkpoint, backend: Backend) -> Engine {
         context: Some(expected(name).ids.len()),
         chunk: 1024,
         outs: usize::MAX,
+        qat: Some(Qat::Off),
         ..EngineOptions::default()
     };
     Engine::load(checkpoint, &options, &mut |_, _, _| {}).unwrap()

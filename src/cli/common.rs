@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use crate::formats;
 use crate::runtime::{self, Engine, EngineOptions, Model};
 use crate::{Error, Result};
 
@@ -28,6 +29,27 @@ impl From<Backend> for runtime::Backend {
             Backend::Auto => Self::Auto,
             Backend::Gpu => Self::Gpu,
             Backend::Cpu => Self::Cpu,
+        }
+    }
+}
+
+/// How much of the rounding of activations that a model was trained with is imitated.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Qat {
+    /// None, as in Transformers.
+    Off,
+    /// What attention keeps, to FP8.
+    Kv,
+    /// All of it, as in DeepSeek's reference code.
+    Full,
+}
+
+impl From<Qat> for formats::Qat {
+    fn from(q: Qat) -> Self {
+        match q {
+            Qat::Off => Self::Off,
+            Qat::Kv => Self::Kv,
+            Qat::Full => Self::Full,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use safetensors::tensor::{Dtype, TensorView};
 
 use super::Outcome;
-use super::common::{self, DeviceArgs, bar};
+use super::common::{self, DeviceArgs, Qat, bar};
 use crate::media;
 use crate::runtime::{EngineOptions, Prompt, Session};
 use crate::{Error, Result};
@@ -38,6 +38,10 @@ pub struct Args {
     /// Where to write the logits
     #[arg(long, value_name = "FILE.safetensors")]
     out: PathBuf,
+    /// Rounding of activations that V4 models were trained with: to imitate none, what attention
+    /// keeps, or all of it
+    #[arg(long, value_enum, default_value = "off")]
+    qat: Qat,
     #[command(flatten)]
     device: DeviceArgs,
 }
@@ -54,6 +58,7 @@ pub fn run(args: &Args) -> Outcome {
         context: Some(ids.len().max(1)),
         chunk,
         outs: usize::MAX,
+        qat: Some(args.qat.into()),
         ..args.device.options()
     };
     let mut engine = common::load(&model, &options)?;

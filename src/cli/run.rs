@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anstyle::{Effects, Style};
 use serde::Serialize;
 
-use super::common::{self, DeviceArgs, bar, bytes, print_json, tell};
+use super::common::{self, DeviceArgs, Qat, bar, bytes, print_json, tell};
 use super::{Outcome, one_line};
 use crate::media::picture;
 use crate::media::video::{self, ClipInfo, ClipOptions, Estimate};
@@ -69,6 +69,10 @@ pub struct Args {
     /// Tokens of a frame at most, below the model's own limit for a picture
     #[arg(long, value_name = "N")]
     frame_tokens: Option<usize>,
+    /// Rounding of activations that V4 models were trained with: to imitate none, what attention
+    /// keeps, or all of it [default: kv for checkpoints quantized to FP8, else off]
+    #[arg(long, value_enum)]
+    qat: Option<Qat>,
     #[command(flatten)]
     sampling: SamplingArgs,
     /// Print the reply and its figures as JSON once it is complete
@@ -147,8 +151,11 @@ pub fn run(args: &Args) -> Outcome {
         video::open(path, &clip_options(args))?;
     }
     let model = common::open(args.model.as_ref())?;
-    let engine_options =
-        EngineOptions { context: args.context.map(|c| c as usize), ..args.device.options() };
+    let engine_options = EngineOptions {
+        context: args.context.map(|c| c as usize),
+        qat: args.qat.map(Into::into),
+        ..args.device.options()
+    };
     let mut engine = common::load(&model, &engine_options)?;
     let device = engine.device.clone();
     note(&format!("{} on {device}", model.name));

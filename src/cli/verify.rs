@@ -7,7 +7,7 @@ use image::{Rgb, RgbImage};
 use serde::Serialize;
 
 use super::Outcome;
-use super::common::{self, bar, print_json, print_line};
+use super::common::{self, Qat, bar, print_json, print_line};
 use crate::formats::Weights;
 use crate::gpu::AdapterReport;
 use crate::media;
@@ -32,6 +32,10 @@ pub struct Args {
     /// Adapter to use: an index or part of a name from `fathom devices` [env: FATHOM_ADAPTER]
     #[arg(long, value_name = "NAME|INDEX")]
     adapter: Option<String>,
+    /// Rounding of activations that V4 models were trained with: to imitate none, what attention
+    /// keeps, or all of it [default: kv for checkpoints quantized to FP8, else off]
+    #[arg(long, value_enum)]
+    qat: Option<Qat>,
     /// Tokens of the prompt
     #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(4..=4096))]
     tokens: u32,
@@ -55,6 +59,7 @@ pub fn run(args: &Args) -> Outcome {
     let options = EngineOptions {
         backend: Backend::Gpu,
         adapter: args.adapter.clone(),
+        qat: args.qat.map(Into::into),
         ..EngineOptions::default()
     };
     let mut engine = common::load(&model, &options)?;

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::Checkpoint;
 use super::config_dense::DenseConfig;
 use super::config_mla::{MlaConfig, MlaFamily};
-use super::config_v4::V4Config;
+use super::config_v4::{Qat, V4Config};
 use super::config_vision::VisionConfig;
 use super::fields::Fields;
 use crate::{Error, Result};
@@ -116,6 +116,22 @@ impl ModelConfig {
             Self::Dense(_) => Architecture::Llama,
         };
         architecture.name()
+    }
+
+    /// Has activations rounded otherwise than the checkpoint suggests.
+    ///
+    /// # Errors
+    /// If only another architecture's rounding is known.
+    pub fn set_qat(&mut self, qat: Qat) -> Result<()> {
+        match self {
+            Self::V4(c) => c.qat = qat,
+            Self::Mla(_) | Self::Dense(_) if qat == Qat::Off => {}
+            Self::Mla(_) | Self::Dense(_) => {
+                let what = format!("activations of a {} are never rounded", self.architecture());
+                return Err(Error::Request(format!("{what}: no --qat but `off` applies")));
+            }
+        }
+        Ok(())
     }
 
     /// Width of the residual stream.

@@ -28,6 +28,21 @@ pub enum LayerKind {
     },
 }
 
+/// What of the reference's rounding of activations is imitated. The released models were trained
+/// with all of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Qat {
+    /// Nothing: the exact formulas, as Transformers and mlx-vlm compute them.
+    #[default]
+    Off,
+    /// What attention keeps: keys of the window and compressed entries, to FP8 but for the rotated
+    /// part.
+    Kv,
+    /// All: beside those the inputs of the matrices that are released in FP8 and FP4, to FP8, and the
+    /// indexer's queries and keys, rotated, to FP4.
+    Full,
+}
+
 /// Dimensions and constants of a model of the V4 family.
 #[derive(Clone, Debug, PartialEq)]
 pub struct V4Config {
@@ -99,6 +114,9 @@ pub struct V4Config {
     pub dspark: bool,
     /// `fathom_prompt_style`, if the folder's owner set it.
     pub prompt_style: Option<String>,
+    /// How activations are rounded: what attention keeps, if the checkpoint is quantized to FP8 as
+    /// released, else not at all.
+    pub qat: Qat,
 }
 
 impl V4Config {
@@ -161,6 +179,7 @@ impl V4Config {
             vision: vision(f)?,
             dspark: f.has_prefix("dspark_"),
             prompt_style: f.get(&["fathom_prompt_style"], "a text")?,
+            qat: default_qat(f)?,
             layers,
         };
         config.check_relations(f)?;
@@ -204,6 +223,15 @@ fn check_fixed_choices(f: &Fields<'_>) -> Result<()> {
     f.fixed("attention_bias", false)?;
     f.fixed("mlp_bias", false)?;
     f.fixed("tie_word_embeddings", false)
+}
+
+/// By the quantization that Hugging Face's config or (`dtype`) the reference code's speaks of.
+fn default_qat(f: &Fields<'_>) -> Result<Qat> {
+    let quantization = match f.object(&["quantization_config"])? {
+        Some(q) => q.get::<String>(&["quant_method"], "a text")?,
+        None => f.get(&["dtype"], "a text")?,
+    };
+    Ok(if quantization.as_deref() == Some("fp8") { Qat::Kv } else { Qat::Off })
 }
 
 /// Each layer's kind: from `layer_types` and `compress_rates` as Transformers writes them, else

@@ -28,7 +28,7 @@ pub use config::ModelConfig;
 pub use config_dense::DenseConfig;
 pub use config_mla::{IndexConfig, MlaConfig, MlaFamily};
 pub use config_rope::{Llama3, Rope, RopeScaling, Yarn};
-pub use config_v4::{LayerKind, V4Config};
+pub use config_v4::{LayerKind, Qat, V4Config};
 pub use config_vision::VisionConfig;
 pub use dtype::DType;
 pub use gguf::{Array, Gguf, Strings, Value};

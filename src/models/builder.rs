@@ -4,7 +4,9 @@
 use super::{Capacity, ModelWeights, RopeTable, TextTensors, frequencies};
 use crate::formats::Rope;
 use crate::graph::{Elem, Extent, Graph, StepSize, TensorId};
-use crate::ops::{self, Chosen, EXPERT_TILE, Extra, FEW_ROWS, MOST_CHOICES, MOST_EXPERTS};
+use crate::ops::{
+    self, ActRound, Chosen, EXPERT_TILE, Extra, FEW_ROWS, MOST_CHOICES, MOST_EXPERTS,
+};
 use crate::{Error, Result};
 
 /// A language model's graph in the making.
@@ -35,6 +37,8 @@ pub(super) struct Experts<'a> {
     pub shared_inter: usize,
     /// Bound on gate and up values; `f32::MAX` for none.
     pub limit: f32,
+    /// Whether the inputs of their matrices are rounded to FP8.
+    pub narrow: bool,
     /// `[T, k]`: the chosen ones of each row.
     pub ids: TensorId,
     /// `[T, k]`: their weights.
@@ -171,7 +175,9 @@ impl<'a, 'w, C> Builder<'a, 'w, C> {
         let w1 = self.bank(e, gate, e.inter, hidden)?;
         let w3 = self.bank(e, up, e.inter, hidden)?;
         let w2 = self.bank(e, down, hidden, e.inter)?;
+        let x = self.narrowed(x, e);
         let h = ops::expert_gate_up(&mut self.g, x, w1, w3, chosen, e.limit);
+        let h = self.narrowed(h, e);
         let routed = ops::expert_down(&mut self.g, h, w2, chosen);
 
         let shared = match e.shared_inter {
@@ -181,10 +187,16 @@ impl<'a, 'w, C> Builder<'a, 'w, C> {
                 let gate = self.linear(x, &format!("{p}.{gate}.weight"), inter)?;
                 let up = self.linear(x, &format!("{p}.{up}.weight"), inter)?;
                 let h = ops::swiglu(&mut self.g, gate, Some(up), e.limit);
+                let h = self.narrowed(h, e);
                 Some(self.project(h, &format!("{p}.{down}"), hidden, false, residual)?)
             }
         };
         Ok(ops::combine(&mut self.g, routed, k, shared))
+    }
+
+    fn narrowed(&mut self, x: TensorId, e: &Experts<'_>) -> TensorId {
+        let r = ActRound::fp8(self.g.tensor(x).cols);
+        if e.narrow { ops::act_round(&mut self.g, x, r) } else { x }
     }
 
     fn bank(&mut self, e: &Experts<'_>, name: &str, rows: usize, cols: usize) -> Result<TensorId> {

@@ -7,13 +7,13 @@
 
 use super::builder::{Builder, Experts, at_most};
 use super::{Capacity, ModelWeights, RopeTable, TextTensors, frequencies};
-use crate::Result;
-use crate::formats::{LayerKind, RopeScaling, V4Config};
+use crate::formats::{LayerKind, Qat, RopeScaling, V4Config};
 use crate::graph::{Elem, Extent, Graph, StepSize, TensorId};
 use crate::ops::{
-    self, Attention, Compress, Compressed, EmbedVision, Extra, HeadRope, IndexScores, MOST_STREAMS,
-    MhcHead, MhcPre, Route, Score,
+    self, ActRound, Attention, Closed, Compress, Compressed, EmbedVision, Extra, HeadRope,
+    IndexScores, MOST_ROTATED, MOST_STREAMS, MhcHead, MhcPre, Narrow, Route, Score,
 };
+use crate::{Error, Result};
 
 /// Builds the graph for steps of up to `max` rows.
 ///
@@ -62,6 +62,14 @@ const MOST_ITERATIONS: usize = 1000;
 fn check(c: &V4Config) -> Result<()> {
     at_most("hc_mult", c.hc_mult, MOST_STREAMS)?;
     at_most("hc_sinkhorn_iters", c.hc_iters, MOST_ITERATIONS)?;
+    let rotated = c.qat == Qat::Full && c.index_dim > 0;
+    if rotated && !(c.index_dim.is_power_of_two() && c.index_dim <= MOST_ROTATED) {
+        return Err(Error::Config(format!(
+            "`index_head_dim` is {}: --qat full rotates indexer heads of a power of two up to \
+             {MOST_ROTATED}",
+            c.index_dim
+        )));
+    }
     Builder::<V4Config>::check_experts(c.experts, c.experts_per_token)
 }
 
@@ -115,14 +123,19 @@ impl Builder<'_, '_, V4Config> {
         let (slots, chunk) = (self.capacity.slots, self.capacity.chunk);
         let rope = self.rope_of(kind, None);
 
-        let qr = self.linear(x, &format!("{p}.wq_a.weight"), c.q_lora)?;
+        let narrow = self.narrow(x);
+        let qr = self.linear(narrow, &format!("{p}.wq_a.weight"), c.q_lora)?;
         let qr = self.norm(qr, &format!("{p}.q_norm.weight"), c.eps)?;
+        let qr = self.narrow(qr);
         let q = self.linear(qr, &format!("{p}.wq_b.weight"), c.heads * c.head_dim)?;
         ops::head_rope(&mut self.g, HeadRope::new(q, rope, c.heads).normed(c.eps));
 
-        let kv = self.linear(x, &format!("{p}.wkv.weight"), c.head_dim)?;
+        let kv = self.linear(narrow, &format!("{p}.wkv.weight"), c.head_dim)?;
         let kv = self.norm(kv, &format!("{p}.kv_norm.weight"), c.eps)?;
         ops::head_rope(&mut self.g, HeadRope::new(kv, rope, 1));
+        if let Some(r) = self.kept() {
+            ops::act_round_in_place(&mut self.g, kv, r);
+        }
         // Long enough that a whole chunk can be written before any of its rows looks back.
         let cap = c.window.min(self.capacity.context) + chunk;
         let ring = self.g.state(format!("{p}.window"), slots * cap, c.head_dim);
@@ -131,12 +144,14 @@ impl Builder<'_, '_, V4Config> {
         let compressed = match kind {
             LayerKind::Window => None,
             LayerKind::Hca { ratio } => {
-                let cache = self.compress(x, &format!("{p}.compressor"), c.head_dim, kind)?;
+                let r = self.kept();
+                let cache = self.compress(x, &format!("{p}.compressor"), c.head_dim, kind, r)?;
                 let entries = self.entries(ratio);
                 Some(Compressed { cache, entries, ratio, select: None })
             }
             LayerKind::Csa { ratio } => {
-                let cache = self.compress(x, &format!("{p}.compressor"), c.head_dim, kind)?;
+                let r = self.kept();
+                let cache = self.compress(x, &format!("{p}.compressor"), c.head_dim, kind, r)?;
                 let select = self.index(x, qr, &format!("{p}.indexer"), rope, kind)?;
                 let entries = self.entries(ratio);
                 Some(Compressed { cache, entries, ratio, select: Some(select) })
@@ -152,7 +167,30 @@ impl Builder<'_, '_, V4Config> {
         let groups = c.o_groups;
         let extra = Extra { groups, ..Extra::default() };
         let z = self.linear_with(o, &format!("{p}.wo_a.weight"), groups * c.o_lora, extra)?;
+        let z = self.narrow(z);
         self.linear(z, &format!("{p}.wo_b.weight"), c.hidden)
+    }
+
+    /// The input of matrices that are released in FP8 or FP4, rounded as the reference rounds it.
+    fn narrow(&mut self, x: TensorId) -> TensorId {
+        let r = ActRound::fp8(self.g.tensor(x).cols);
+        match self.c.qat {
+            Qat::Full => ops::act_round(&mut self.g, x, r),
+            Qat::Off | Qat::Kv => x,
+        }
+    }
+
+    /// How keys and entries that attention keeps are rounded.
+    fn kept(&self) -> Option<ActRound> {
+        let cols = self.c.head_dim - self.c.rope_dim;
+        let r = ActRound { heads: 1, cols, group: 64, to: Narrow::E4m3, rotate: false };
+        (self.c.qat != Qat::Off && cols > 0).then_some(r)
+    }
+
+    /// How queries, of so many heads, and keys of the indexer are rounded.
+    fn indexed(&self, heads: usize) -> Option<ActRound> {
+        let (cols, group, to) = (self.c.index_dim, 32, Narrow::E2m1);
+        (self.c.qat == Qat::Full).then_some(ActRound { heads, cols, group, to, rotate: true })
     }
 
     /// Entries of a compressed cache: those a full context closes, and room for one at least.
@@ -160,8 +198,16 @@ impl Builder<'_, '_, V4Config> {
         (self.capacity.context / ratio).max(1)
     }
 
-    /// Pools windows of `ratio` tokens into entries of width `dim`; gives the cache they go to.
-    fn compress(&mut self, x: TensorId, p: &str, dim: usize, kind: LayerKind) -> Result<TensorId> {
+    /// Pools windows of `ratio` tokens into entries of width `dim`, rounded if so told; gives the
+    /// cache they go to.
+    fn compress(
+        &mut self,
+        x: TensorId,
+        p: &str,
+        dim: usize,
+        kind: LayerKind,
+        rounding: Option<ActRound>,
+    ) -> Result<TensorId> {
         let (ratio, overlap) = match kind {
             LayerKind::Csa { ratio } => (ratio, true),
             LayerKind::Hca { ratio } => (ratio, false),
@@ -190,6 +236,9 @@ impl Builder<'_, '_, V4Config> {
             &mut self.g,
             Compress { rows, kv, score, norm, table, cache, cap, entries, ratio, overlap, eps },
         );
+        if let Some(r) = rounding {
+            ops::act_round_closed(&mut self.g, cache, Closed { rows, entries, ratio }, r);
+        }
         Ok(cache)
     }
 
@@ -206,9 +255,13 @@ impl Builder<'_, '_, V4Config> {
             unreachable!("only CSA layers have an indexer")
         };
         let c = self.c;
-        let keys = self.compress(x, &format!("{p}.compressor"), c.index_dim, kind)?;
+        let r = self.indexed(1);
+        let keys = self.compress(x, &format!("{p}.compressor"), c.index_dim, kind, r)?;
         let q = self.linear(qr, &format!("{p}.wq_b.weight"), c.index_heads * c.index_dim)?;
         ops::head_rope(&mut self.g, HeadRope::new(q, rope, c.index_heads));
+        if let Some(r) = self.indexed(c.index_heads) {
+            ops::act_round_in_place(&mut self.g, q, r);
+        }
         let weights = self.linear(x, &format!("{p}.weights_proj.weight"), c.index_heads)?;
         let scale = ((c.index_dim * c.index_heads) as f32).sqrt().recip();
         let (rows, entries) = (self.rows, self.entries(ratio));
@@ -250,6 +303,7 @@ impl Builder<'_, '_, V4Config> {
             inter: c.moe_inter,
             shared_inter: c.shared_experts * c.moe_inter,
             limit: c.swiglu_limit,
+            narrow: c.qat == Qat::Full,
             ids,
             weights,
         };

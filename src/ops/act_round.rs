@@ -121,6 +121,13 @@ pub struct ActRound {
     pub rotate: bool,
 }
 
+impl ActRound {
+    /// To FP8, whole rows of `cols` columns in groups of 128: the input of a matrix in FP8 or FP4.
+    pub fn fp8(cols: usize) -> Self {
+        Self { heads: 1, cols, group: 128, to: Narrow::E4m3, rotate: false }
+    }
+}
+
 /// Entries of a compressed cache, of which a step closes some: see [`super::compress`].
 #[derive(Clone, Copy, Debug)]
 pub struct Closed {

@@ -2,9 +2,7 @@
 //! normed. `pre_i = sigmoid(mix_i * rsqrt(mean(X^2) + eps) * scale + base_i) + hc_eps`, and
 //! `y = RMSNorm(sum_i pre_i X_i, norm)`.
 
-use bytemuck::{Pod, Zeroable};
-
-use super::mhc_pre::{MOST_STREAMS, mix_and_norm, rms_scale, sigmoid};
+use super::mhc_pre::{MOST_STREAMS, Params, mix_and_norm, rms_scale, sigmoid};
 use crate::gpu::{Kernel, Limits, grid};
 use crate::graph::reference::Host;
 use crate::graph::{Cost, Elem, Graph, Op, StepSize, TensorId, Use};
@@ -45,16 +43,6 @@ struct Head {
     y: TensorId,
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
-    cols: u32,
-    rows_per_row: u32,
-    rows_per_out: u32,
-    hc_eps: f32,
-    eps: f32,
-}
-
 impl Op for Head {
     fn name(&self) -> &'static str {
         "mhc_head"
@@ -88,6 +76,7 @@ impl Op for Head {
             cols: t.cols as u32,
             rows_per_row: rows.per_row as u32,
             rows_per_out: rows.per_out as u32,
+            iters: 0,
             hc_eps: self.p.hc_eps,
             eps: self.p.eps,
         };

@@ -63,15 +63,16 @@ struct Pre {
     coef: TensorId,
 }
 
+/// As in `shaders/lib/mhc.wgsl`.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
-    cols: u32,
-    rows_per_row: u32,
-    rows_per_out: u32,
-    iters: u32,
-    hc_eps: f32,
-    eps: f32,
+pub(super) struct Params {
+    pub cols: u32,
+    pub rows_per_row: u32,
+    pub rows_per_out: u32,
+    pub iters: u32,
+    pub hc_eps: f32,
+    pub eps: f32,
 }
 
 impl Op for Pre {

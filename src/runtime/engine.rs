@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::image::{self, Cache};
 use super::{Encoded, GraphId, Out, Prompt, PromptRow, Runner, Sampling};
-use crate::formats::{Checkpoint, ModelConfig, Weights};
+use crate::formats::{Checkpoint, ModelConfig, Qat, Weights};
 use crate::gpu::{Gpu, adapters};
 use crate::graph::reference::Data;
 use crate::graph::{Graph, Home, StepSize, TensorId};
@@ -39,11 +39,14 @@ pub struct EngineOptions {
     pub chunk: usize,
     /// Rows of a step whose logits can be had at once.
     pub outs: usize,
+    /// How a V4 model's activations are rounded; `None` takes what its checkpoint suggests.
+    pub qat: Option<Qat>,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { backend: Backend::Auto, adapter: None, context: None, chunk: 512, outs: 1 }
+        let backend = Backend::Auto;
+        Self { backend, adapter: None, context: None, chunk: 512, outs: 1, qat: None }
     }
 }
 
@@ -100,7 +103,8 @@ impl Engine {
         options: &EngineOptions,
         progress: Progress<'_>,
     ) -> Result<Self> {
-        let config = ModelConfig::from_checkpoint(checkpoint)?;
+        let mut config = ModelConfig::from_checkpoint(checkpoint)?;
+        options.qat.map_or(Ok(()), |qat| config.set_qat(qat))?;
         let (gpu, device) = open(options)?;
         let limit = config.max_context();
         let context = options.context.unwrap_or(limit.min(DEFAULT_CONTEXT));
