@@ -10,12 +10,12 @@
 //         positions up to the row's are seen
 // o       [T, heads * value_dim] f32
 
-// Keys a tile. A lane scores one key for four queries, so a workgroup has KEYS * QUERY_GROUPS lanes;
-// 64 suit the narrowest and the widest subgroups.
+// Keys a tile. A lane scores one key for four queries, so a workgroup has KEYS * QUERY_GROUPS lanes:
+// twice as many for wide values, since those are what its registers fill with.
 override KEYS: u32 = 32u;
 // Queries a workgroup, in fours: eight read each key once and still leave registers for the sums.
 override QUERY_GROUPS: u32 = 2u;
-// Dims of keys and queries in workgroup memory at a time; with the tile's keys, 4 KiB.
+// Dims of keys and queries in workgroup memory at a time; with 64 keys, 8 KiB.
 override CHUNK: u32 = 32u;
 // Output dims a lane sums: value_dim / WG rounded up.
 override DIMS_PER_LANE: u32 = 8u;
@@ -43,6 +43,9 @@ struct Params {
 @group(0) @binding(6) var<storage, read> picked: array<u32>;
 @group(0) @binding(7) var<storage, read_write> o: array<f32>;
 
+// Place of each query among all heads of all rows; NONE beyond the last.
+var<workgroup> heads: array<u32, QUERIES>;
+const NONE = 0xffffffffu;
 // Keys each query sees of those now gone through: the first of them, none if it is another row's.
 var<workgroup> sees: array<u32, QUERIES>;
 // Row of each key of the tile.
@@ -58,19 +61,13 @@ var<workgroup> weights: array<vec4<f32>, KEYS * QUERY_GROUPS>;
 // Below every score. WGSL has no infinity.
 const LOWEST = -3e38;
 
-// Place of a query among all heads of all rows.
-fn head_at(group: u32, query: u32) -> u32 {
-    return query / params.share * params.heads + group * params.share + query % params.share;
-}
-
 // Column c of four queries from `query` on, zero beyond the last.
-fn queries_at(group: u32, query: u32, c: u32) -> vec4<f32> {
+fn queries_at(query: u32, c: u32) -> vec4<f32> {
     var v = vec4<f32>();
-    if c < params.key_dim {
-        for (var i = 0u; i < 4u; i++) {
-            if query + i < step.rows * params.share {
-                v[i] = q[head_at(group, query + i) * params.key_dim + c];
-            }
+    for (var i = 0u; i < 4u; i++) {
+        let head = heads[query + i];
+        if head != NONE && c < params.key_dim {
+            v[i] = q[head * params.key_dim + c];
         }
     }
     return v;
@@ -91,6 +88,12 @@ fn main(ids: Ids) {
     let query0 = group_index(ids) % blocks * QUERIES;
     if group * params.share >= params.heads {
         return;
+    }
+    if ids.lane < QUERIES {
+        let query = query0 + ids.lane;
+        let row = query / params.share;
+        let head = row * params.heads + group * params.share + query % params.share;
+        heads[ids.lane] = select(NONE, head, row < step.rows);
     }
     let key_base = group * params.key_dim;
     let value_base = group * params.value_step;
@@ -158,7 +161,7 @@ fn main(ids: Ids) {
                 for (var i = ids.lane; i < CHUNK * QUERY_GROUPS; i += WG * step.one) {
                     let g = i / CHUNK;
                     let c = i % CHUNK;
-                    query_tile[c * QUERY_GROUPS + g] = queries_at(group, query0 + 4u * g, chunk + c);
+                    query_tile[c * QUERY_GROUPS + g] = queries_at(4u * g, chunk + c);
                 }
                 workgroupBarrier();
                 for (var c = 0u; c < CHUNK; c += step.one) {
@@ -211,15 +214,14 @@ fn main(ids: Ids) {
         row = next_row;
     }
 
-    for (var i = 0u; i < DIMS_PER_LANE; i++) {
-        let c = ids.lane + i * WG;
-        if c < params.value_dim {
-            for (var g = 0u; g < QUERY_GROUPS; g++) {
-                let out = sum[i * QUERY_GROUPS + g] / total[g];
-                for (var n = 0u; n < 4u; n++) {
-                    let query = query0 + 4u * g + n;
-                    if query < step.rows * params.share {
-                        o[head_at(group, query) * params.value_dim + c] = out[n];
+    for (var g = 0u; g < QUERY_GROUPS; g++) {
+        for (var n = 0u; n < 4u; n++) {
+            let head = heads[4u * g + n];
+            if head != NONE {
+                for (var i = 0u; i < DIMS_PER_LANE; i++) {
+                    let c = ids.lane + i * WG;
+                    if c < params.value_dim {
+                        o[head * params.value_dim + c] = sum[i * QUERY_GROUPS + g][n] / total[g][n];
                     }
                 }
             }

@@ -64,9 +64,9 @@ fn weights_at(at: u32, head: u32) -> vec4<f32> {
 fn main(ids: Ids) {
     let blocks = (params.entries + KEYS - 1u) / KEYS;
     let group = group_index(ids);
-    let place = group / blocks;
-    let at = params.first + place;
-    if place >= params.part || at >= step.rows {
+    let line = group / blocks;
+    let at = params.first + line;
+    if line >= params.part || at >= step.rows {
         return;
     }
     let start = group % blocks * KEYS;
@@ -112,6 +112,6 @@ fn main(ids: Ids) {
         }
     }
     if ids.lane < here {
-        out[place * params.entries + start + ids.lane] = total;
+        out[line * params.entries + start + ids.lane] = total;
     }
 }

@@ -30,13 +30,13 @@ var<workgroup> found: vec2<u32>;
 
 @compute @workgroup_size(WG)
 fn main(ids: Ids) {
-    let place = group_index(ids);
-    let at = params.first + place;
-    if place >= params.part || at >= step.rows {
+    let line = group_index(ids);
+    let at = params.first + line;
+    if line >= params.part || at >= step.rows {
         return;
     }
     let n = min((rows[at].position + 1u) / params.ratio, params.entries);
-    let base = place * params.entries;
+    let base = line * params.entries;
     let out = at * (1u + params.k);
     let count = min(n, params.k);
     if ids.lane == 0u {

@@ -46,7 +46,11 @@ const fn variants(
 const VARIANTS: &[Variants] = &[
     variants("act_round", &[&["", "IN_PLACE", "IN_PLACE CLOSED"], &["", "ROTATE"]], &[&[]]),
     variants("attention", &[&[""]], &[FEW_HEADS, MANY_HEADS]),
-    variants("causal_attention", &[&[""]], &[&[("DIMS_PER_LANE", 1)], &[("DIMS_PER_LANE", 8)]]),
+    variants(
+        "causal_attention",
+        &[&[""]],
+        &[&[("KEYS", 32), ("DIMS_PER_LANE", 1)], &[("KEYS", 64), ("DIMS_PER_LANE", 4)]],
+    ),
     variants("combine", &[&["", "SHARED"]], &[&[("SPAN", 256)]]),
     variants("compress", &[&["", "OVERLAP"], SUBGROUPS], &[&[("DIM", 24)], &[("DIM", 512)]]),
     variants("copy_columns", &[], &[&[]]),

@@ -198,6 +198,14 @@ fn rope_objects_of_either_spelling() {
 }
 
 #[test]
+fn only_v4_is_rounded() {
+    let mut config = read(&llama()).unwrap();
+    config.set_qat(Qat::Off).unwrap();
+    let error = config.set_qat(Qat::Kv).unwrap_err().to_string();
+    assert!(error.contains("LlamaForCausalLM") && error.contains("--qat"), "{error}");
+}
+
+#[test]
 fn faults_name_field_and_value() {
     assert_eq!(
         fault(&json!({"architectures": ["GPT2LMHeadModel"]})),

@@ -172,6 +172,17 @@ fn values_left_out_are_the_familys() {
 }
 
 #[test]
+fn what_attention_keeps_is_rounded_if_the_weights_are_fp8() {
+    let qat = |config: &Value| read(config).unwrap().qat;
+    assert_eq!(qat(&vision_exp()), Qat::Off);
+    assert_eq!(qat(&with("dtype", "bfloat16")), Qat::Off);
+    // As Hugging Face's config says it, and the reference code's.
+    assert_eq!(qat(&with("quantization_config", json!({"quant_method": "fp8"}))), Qat::Kv);
+    assert_eq!(qat(&with("quantization_config", json!({"quant_method": "awq"}))), Qat::Off);
+    assert_eq!(qat(&with("dtype", "fp8")), Qat::Kv);
+}
+
+#[test]
 fn faults_name_field_and_value() {
     assert_eq!(
         fault(&without("hidden_size")),

@@ -85,8 +85,10 @@ struct Params {
 /// Queries (a head of a row each) a workgroup: `4 * QUERY_GROUPS` of the shader. They share a group,
 /// so that each key is read once for all.
 const QUERIES: usize = 8;
-/// Invocations a workgroup: the shader's `KEYS * QUERY_GROUPS`.
-const WG: usize = 64;
+/// The shader's `KEYS`: more, and so more invocations, where values are wide.
+fn tile(value_dim: usize) -> usize {
+    if value_dim > 64 { 64 } else { 32 }
+}
 
 impl Node {
     /// Columns of a row of values, and from one group's value to the next one's.
@@ -176,10 +178,13 @@ impl Op for Node {
             a.select.unwrap_or(a.rows).read(),
             self.out.write(),
         ];
+        let tile = tile(a.value_dim);
+        let lanes = tile * QUERIES / 4;
         let workgroups = move |s: StepSize| grid(groups * (s.rows * share).div_ceil(QUERIES));
         vec![
             Kernel::new("causal_attention", params, bindings, workgroups)
-                .constant("DIMS_PER_LANE", a.value_dim.div_ceil(WG) as u32),
+                .constant("KEYS", tile as u32)
+                .constant("DIMS_PER_LANE", a.value_dim.div_ceil(lanes) as u32),
         ]
     }
 
