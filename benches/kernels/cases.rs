@@ -3,8 +3,8 @@
 use fathom::graph::Elem::{BF16, F16, F32};
 use fathom::graph::{Extent, StepSize};
 use fathom::ops::{
-    self, CopyColumns, EXPERT_TILE, EmbedVision, GroupRank, Groups, HeadRope, MhcHead, MhcPre,
-    Route, Score,
+    self, ActRound, CopyColumns, EXPERT_TILE, EmbedVision, GroupRank, Groups, HeadRope, MhcHead,
+    MhcPre, Narrow, Route, Score,
 };
 use fathom::runtime::Sampling;
 
@@ -87,6 +87,15 @@ pub const CASES: &[Case] = &[
     case("head_rope/32 heads of 128 in halves (Llama), 16 rows", 16, |b| {
         let (x, table) = (b.x("x", 32 * 128), b.x("table", 128));
         ops::head_rope(&mut b.graph, HeadRope::new(x, table, 32).halves());
+    }),
+    case("act_round/4096 wide to FP8, 64 rows", 64, |b| {
+        let x = b.x("x", 4096);
+        ops::act_round(&mut b.graph, x, ActRound::fp8(4096));
+    }),
+    case("act_round/64 heads of 128, rotated, to FP4, 16 rows", 16, |b| {
+        let (x, heads, cols) = (b.x("x", 64 * 128), 64, 128);
+        let r = ActRound { heads, cols, group: 32, to: Narrow::E2m1, rotate: true };
+        ops::act_round(&mut b.graph, x, r);
     }),
     case("copy_columns/128 heads of 64 (MLA), 64 rows", 64, |b| {
         let (from, to) = (b.x("from", 128 * 192), b.x("to", 128 * 576));

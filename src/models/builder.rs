@@ -175,9 +175,9 @@ impl<'a, 'w, C> Builder<'a, 'w, C> {
         let w1 = self.bank(e, gate, e.inter, hidden)?;
         let w3 = self.bank(e, up, e.inter, hidden)?;
         let w2 = self.bank(e, down, hidden, e.inter)?;
-        let x = self.narrowed(x, e);
+        let x = self.narrow(x, e.narrow);
         let h = ops::expert_gate_up(&mut self.g, x, w1, w3, chosen, e.limit);
-        let h = self.narrowed(h, e);
+        let h = self.narrow(h, e.narrow);
         let routed = ops::expert_down(&mut self.g, h, w2, chosen);
 
         let shared = match e.shared_inter {
@@ -187,16 +187,17 @@ impl<'a, 'w, C> Builder<'a, 'w, C> {
                 let gate = self.linear(x, &format!("{p}.{gate}.weight"), inter)?;
                 let up = self.linear(x, &format!("{p}.{up}.weight"), inter)?;
                 let h = ops::swiglu(&mut self.g, gate, Some(up), e.limit);
-                let h = self.narrowed(h, e);
+                let h = self.narrow(h, e.narrow);
                 Some(self.project(h, &format!("{p}.{down}"), hidden, false, residual)?)
             }
         };
         Ok(ops::combine(&mut self.g, routed, k, shared))
     }
 
-    fn narrowed(&mut self, x: TensorId, e: &Experts<'_>) -> TensorId {
+    /// `x`, rounded to FP8 if asked to: the input of matrices that are released in FP8 or FP4.
+    pub fn narrow(&mut self, x: TensorId, really: bool) -> TensorId {
         let r = ActRound::fp8(self.g.tensor(x).cols);
-        if e.narrow { ops::act_round(&mut self.g, x, r) } else { x }
+        if really { ops::act_round(&mut self.g, x, r) } else { x }
     }
 
     fn bank(&mut self, e: &Experts<'_>, name: &str, rows: usize, cols: usize) -> Result<TensorId> {

@@ -123,10 +123,11 @@ impl Builder<'_, '_, V4Config> {
         let (slots, chunk) = (self.capacity.slots, self.capacity.chunk);
         let rope = self.rope_of(kind, None);
 
-        let narrow = self.narrow(x);
+        let full = c.qat == Qat::Full;
+        let narrow = self.narrow(x, full);
         let qr = self.linear(narrow, &format!("{p}.wq_a.weight"), c.q_lora)?;
         let qr = self.norm(qr, &format!("{p}.q_norm.weight"), c.eps)?;
-        let qr = self.narrow(qr);
+        let qr = self.narrow(qr, full);
         let q = self.linear(qr, &format!("{p}.wq_b.weight"), c.heads * c.head_dim)?;
         ops::head_rope(&mut self.g, HeadRope::new(q, rope, c.heads).normed(c.eps));
 
@@ -167,17 +168,8 @@ impl Builder<'_, '_, V4Config> {
         let groups = c.o_groups;
         let extra = Extra { groups, ..Extra::default() };
         let z = self.linear_with(o, &format!("{p}.wo_a.weight"), groups * c.o_lora, extra)?;
-        let z = self.narrow(z);
+        let z = self.narrow(z, full);
         self.linear(z, &format!("{p}.wo_b.weight"), c.hidden)
-    }
-
-    /// The input of matrices that are released in FP8 or FP4, rounded as the reference rounds it.
-    fn narrow(&mut self, x: TensorId) -> TensorId {
-        let r = ActRound::fp8(self.g.tensor(x).cols);
-        match self.c.qat {
-            Qat::Full => ops::act_round(&mut self.g, x, r),
-            Qat::Off | Qat::Kv => x,
-        }
     }
 
     /// How keys and entries that attention keeps are rounded.
