@@ -17,7 +17,8 @@ const BLOCK: u32 = TEAMS * OUTS;
 @group(0) @binding(6) var<storage, read> ids: array<u32>;    // [slots]: the slot's expert
 //#if GATED
 @group(0) @binding(7) var<storage, read> weights: array<f32>;  // [slots]
-@group(0) @binding(8) var<storage, read> w3: array<Raw>;       // as w
+@group(0) @binding(8) var<storage, read> w3: array<vec4<u32>>;  // as w
+//#include weight W=w3
 //#endif
 //#endif
 
@@ -30,7 +31,7 @@ var<workgroup> partial3: array<f32, LANES * BLOCK * ROWS>;
 fn main(ids_in: Ids) {
     let lane = ids_in.lane % LANES;
     let team = ids_in.lane / LANES;
-    let group = ids_in.group.z;
+    let group = params.group + ids_in.group.z;
     let row0 = ids_in.group.y * ROWS;
     let rows = y_rows();
 //#if EXPERTS
@@ -43,14 +44,21 @@ fn main(ids_in: Ids) {
     let outputs = params.n;
     let first = 0u;
 //#else
-    let weight_row = group * params.n;
+    let weight_row = ids_in.group.z * params.w_step + params.w_at;
     let outputs = params.count;
     let first = params.first;
 //#endif
+    let x_at = group * params.x_step + params.x_at;
+    let y_at = group * params.y_step + params.y_at + first;
     // The block's first output, counted within this part and group.
     let block = ids_in.group.x * BLOCK;
     let out0 = block + team * OUTS;
 
+    // Beyond the last output a row is read again, and what comes of it is dropped.
+    var at: array<u32, OUTS>;
+    for (var j = 0u; j < OUTS; j++) {
+        at[j] = (weight_row + min(out0 + j, outputs - 1u)) * params.pitch;
+    }
     var acc: array<f32, OUTS * ROWS>;
 //#if GATED
     var acc3: array<f32, OUTS * ROWS>;
@@ -61,23 +69,33 @@ fn main(ids_in: Ids) {
         acc3[i] = 0.0;
 //#endif
     }
-    for (var o = lane; o < params.oct; o += LANES) {
-        var xs: array<Oct, ROWS>;
-        for (var r = 0u; r < ROWS; r++) {
-            let row = min(row0 + r, rows - 1u) / params.share;
-            xs[r] = load_x(row * params.x_cols + group * params.k, o * 8u);
-        }
-        for (var j = 0u; j < OUTS; j++) {
-            if out0 + j < outputs {
-                let at = (weight_row + out0 + j) * params.oct + o;
-                let v = decode(w[at]);
+    for (var g = lane; g * w_group < params.oct; g += LANES) {
+        var scales: array<Scale, OUTS>;
 //#if GATED
-                let v3 = decode(w3[at]);
+        var scales3: array<Scale, OUTS>;
+//#endif
+        for (var j = 0u; j < OUTS; j++) {
+            scales[j] = w_scale(at[j], g);
+//#if GATED
+            scales3[j] = w3_scale(at[j], g);
+//#endif
+        }
+        let end = min((g + 1u) * w_group, params.oct);
+        for (var o = g * w_group; o < end; o++) {
+            var xs: array<Oct, ROWS>;
+            for (var r = 0u; r < ROWS; r++) {
+                let row = min(row0 + r, rows - 1u) / params.share;
+                xs[r] = load_x(row * params.x_cols + x_at, o * 8u);
+            }
+            for (var j = 0u; j < OUTS; j++) {
+                let v = w_codes(at[j], o);
+//#if GATED
+                let v3 = w3_codes(at[j], o);
 //#endif
                 for (var r = 0u; r < ROWS; r++) {
-                    acc[j * ROWS + r] += oct_dot(v, xs[r]);
+                    acc[j * ROWS + r] += w_dot(v, scales[j], xs[r]);
 //#if GATED
-                    acc3[j * ROWS + r] += oct_dot(v3, xs[r]);
+                    acc3[j * ROWS + r] += w3_dot(v3, scales3[j], xs[r]);
 //#endif
                 }
             }
@@ -85,10 +103,10 @@ fn main(ids_in: Ids) {
     }
     for (var j = 0u; j < OUTS; j++) {
         for (var r = 0u; r < ROWS; r++) {
-            let at = ((team * OUTS + j) * ROWS + r) * LANES + lane;
-            partial[at] = acc[j * ROWS + r];
+            let to = ((team * OUTS + j) * ROWS + r) * LANES + lane;
+            partial[to] = acc[j * ROWS + r];
 //#if GATED
-            partial3[at] = acc3[j * ROWS + r];
+            partial3[to] = acc3[j * ROWS + r];
 //#endif
         }
     }
@@ -110,14 +128,14 @@ fn main(ids_in: Ids) {
         }
         sum = gated(sum, up, weights[row]);
 //#endif
-        let col = group * params.n + first + n;
+        let col = y_at + n;
 //#if BIAS
         sum += bias[col];
 //#endif
-        let at = row * params.y_cols + col;
+        let to = row * params.y_cols + col;
 //#if RESIDUAL
-        sum += residual[at];
+        sum += residual[to];
 //#endif
-        y[at] = sum;
+        y[to] = sum;
     }
 }

@@ -25,7 +25,8 @@ struct Tile {
 @group(0) @binding(7) var<storage, read> tiles: array<Tile>;  // [0].expert: how many; then they
 //#if GATED
 @group(0) @binding(8) var<storage, read> weights: array<f32>;  // [slots]
-@group(0) @binding(9) var<storage, read> w3: array<Raw>;       // as w
+@group(0) @binding(9) var<storage, read> w3: array<vec4<u32>>;  // as w
+//#include weight W=w3
 //#endif
 //#endif
 
@@ -37,7 +38,7 @@ var<workgroup> w3_tile: array<vec4<f32>, BN * PITCH>;
 
 @compute @workgroup_size(WG)
 fn main(ids: Ids) {
-    let group = ids.group.z;
+    let group = params.group + ids.group.z;
     let block = ids.group.x * BN;
 //#if EXPERTS
     if ids.group.y >= tiles[0].expert {
@@ -55,10 +56,12 @@ fn main(ids: Ids) {
 //#else
     let row0 = ids.group.y * BM;
     let rows = y_rows() - row0;
-    let weight_row = group * params.n;
+    let weight_row = ids.group.z * params.w_step + params.w_at;
     let outputs = params.count;
     let first = params.first;
 //#endif
+    let x_at = group * params.x_step + params.x_at;
+    let y_at = group * params.y_step + params.y_at + first;
     let tm = ids.lane / WIDTH;
     let tn = ids.lane % WIDTH;
 
@@ -83,7 +86,7 @@ fn main(ids: Ids) {
 //#else
                 let row = (row0 + m) / params.share;
 //#endif
-                v = load_x(row * params.x_cols + group * params.k, at * 8u);
+                v = load_x(row * params.x_cols + x_at, at * 8u);
             }
             let to = m * PITCH + i % 2u * 2u;
             x_tile[to] = v.lo;
@@ -97,10 +100,10 @@ fn main(ids: Ids) {
             var v3 = Oct(vec4(0.0), vec4(0.0));
 //#endif
             if block + n < outputs && at < params.oct {
-                let from_w = (weight_row + block + n) * params.oct + at;
-                v = decode(w[from_w]);
+                let weight_at = (weight_row + block + n) * params.pitch;
+                v = w_oct(weight_at, at);
 //#if GATED
-                v3 = decode(w3[from_w]);
+                v3 = w3_oct(weight_at, at);
 //#endif
             }
             let to = n * PITCH + i % 2u * 2u;
@@ -152,7 +155,7 @@ fn main(ids: Ids) {
 //#if GATED
             sum = gated(sum, acc3[i * TN + j], weights[row]);
 //#endif
-            let col = group * params.n + first + n;
+            let col = y_at + n;
 //#if BIAS
             sum += bias[col];
 //#endif

@@ -1,37 +1,22 @@
-// What the two matmul kernels share: parameters, bindings, loads and the epilogue.
+// What the matmul kernels share: parameters, bindings and the epilogue.
 //
-// Dense: y[r, g*N + n] = sum_k x[r, g*K + k] * w[g*N + n, k] (+ bias[n]) (+ residual[r, n]), with G
-// groups of N outputs. Flag EXPERTS: a row of y is a slot (token, choice) and w is a bank of N rows
-// an expert. Flag GATED: two banks, y = silu(min(w x, limit)) * clamp(w3 x) * weight of the slot.
-//#include step
-//#include weight
-
-struct Params {
-    k: u32,        // inner length of one group
-    n: u32,        // outputs of one group, or of one expert
-    oct: u32,      // Raws a weight row
-    x_cols: u32,   // floats a row of x
-    y_cols: u32,   // floats a row of y
-    first: u32,    // first output (or, with EXPERTS, page) held in this part of the weight
-    count: u32,    // how many outputs (pages) this part holds
-    per_row: u32,  // rows of y a token row
-    per_out: u32,  // rows of y an output row
-    fixed: u32,    // rows of y in any case
-    share: u32,    // rows of y that read the same row of x
-    limit: f32,    // SwiGLU's clamp
-}
-@group(0) @binding(0) var<uniform> params: Params;
+// Dense: y[r, y_at(g) + n] = sum_k x[r, x_at(g) + k] * w[w_at(g) + n, k] (+ bias) (+ residual), with
+// G groups g of N outputs, each with its own columns of x and y and rows of w, `step` apart.
+// Flag EXPERTS: a row of y is a slot (token, choice) and w is a bank of N rows an expert. Flag GATED:
+// two banks, y = silu(min(w x, limit)) * clamp(w3 x) * weight of the slot.
+//#include matmul_params
 
 //#if X8
-@group(0) @binding(2) var<storage, read> x: array<Oct>;  // [rows, G*K]
+@group(0) @binding(2) var<storage, read> x: array<Oct>;
 //#else
-@group(0) @binding(2) var<storage, read> x: array<f32>;  // [rows, G*K]
+@group(0) @binding(2) var<storage, read> x: array<f32>;
 //#endif
-@group(0) @binding(3) var<storage, read> w: array<Raw>;  // [G*N or pages*N, K]
+@group(0) @binding(3) var<storage, read> w: array<vec4<u32>>;  // [G*N or pages*N, K]
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;
+//#include weight W=w
 
 //#if BIAS
-@group(0) @binding(5) var<storage, read> bias: array<f32>;  // [G*N]
+@group(0) @binding(5) var<storage, read> bias: array<f32>;  // one a column of y
 //#endif
 //#if RESIDUAL
 //#if BIAS
@@ -40,10 +25,6 @@ struct Params {
 @group(0) @binding(5) var<storage, read> residual: array<f32>;  // as y
 //#endif
 //#endif
-
-fn y_rows() -> u32 {
-    return params.per_row * step.rows + params.per_out * step.outs + params.fixed;
-}
 
 // 8 elements of a row of x, from element `at` of a group of `params.k` that begins at `base`;
 // zeros beyond its end.

@@ -1,38 +1,30 @@
-// Weight matrices are read 8 elements at a time: rows are padded to a multiple of 8, and a binding
-// is an array of Raw. One decode function a storage format.
+// Weight matrix $W, whatever it is stored in. Its binding is `$W: array<vec4<u32>>`; a row begins
+// at a multiple of 16 bytes, `at` below counting these. Params has where in a row of a block format
+// its second, third and fourth plane begin, in words: plane1, plane2, plane3.
+//
+// Each file of `formats` has, for the format it is called after:
+//   $W_group    Octs of a row that have a scale in common
+//   $W_shifted  whether a Scale has a shift other than 0
+//   $W_codes    8 elements, the Oct `o` of the row at `at`, before scaling
+//   $W_scale    the Scale of the row's group `g`
+//#include oct
+//#include formats/? W=$W
 
-struct Oct {
-    lo: vec4<f32>,
-    hi: vec4<f32>,
+// Elements 8 * o and on of the row at `at`.
+fn $W_oct(at: u32, o: u32) -> Oct {
+    let v = $W_codes(at, o);
+    let s = $W_scale(at, o / $W_group);
+    if $W_shifted {
+        return Oct(v.lo * s.scale + s.shift, v.hi * s.scale + s.shift);
+    }
+    return Oct(v.lo * s.scale, v.hi * s.scale);
 }
 
-fn oct_dot(a: Oct, b: Oct) -> f32 {
-    return dot(a.lo, b.lo) + dot(a.hi, b.hi);
+// The product of 8 elements that are still to be scaled by `s` with those of x.
+fn $W_dot(codes: Oct, s: Scale, x: Oct) -> f32 {
+    let sum = s.scale * oct_dot(codes, x);
+    if $W_shifted {
+        return sum + s.shift * oct_sum(x);
+    }
+    return sum;
 }
-
-//#if BF16
-alias Raw = vec4<u32>;
-
-fn decode(raw: Raw) -> Oct {
-    let even = bitcast<vec4<f32>>(raw << vec4(16u));
-    let odd = bitcast<vec4<f32>>(raw & vec4(0xffff0000u));
-    return Oct(vec4(even.x, odd.x, even.y, odd.y), vec4(even.z, odd.z, even.w, odd.w));
-}
-//#else
-//#if F16
-alias Raw = vec4<u32>;
-
-fn decode(raw: Raw) -> Oct {
-    return Oct(
-        vec4(unpack2x16float(raw.x), unpack2x16float(raw.y)),
-        vec4(unpack2x16float(raw.z), unpack2x16float(raw.w)),
-    );
-}
-//#else
-alias Raw = Oct;
-
-fn decode(raw: Raw) -> Oct {
-    return raw;
-}
-//#endif
-//#endif

@@ -1,7 +1,9 @@
 //! WGSL sources and their specialisation.
 //!
-//! Shader files are plain WGSL with three kinds of directive, each a comment on a line of its own:
-//! `//#include NAME` (a file of `shaders/lib/`, once), `//#if FLAG` ... `//#else` ... `//#endif`.
+//! Shader files are plain WGSL with two kinds of directive, each a comment on a line of its own:
+//! `//#if FLAG` ... `//#else` ... `//#endif`, and `//#include NAME` (a file of `shaders/lib/`, once).
+//! `//#include NAME W=w3` puts `w3` wherever the file says `$W`; a file may be included once for each
+//! such value. `//#include FOLDER/?` includes the file of that folder that one of the flags names.
 //! `override NAME: u32 = DEFAULT;` declarations become `const` with the kernel's value, so that
 //! they may size register arrays too, and so that every backend's translator sees constants.
 
@@ -36,7 +38,7 @@ fn source(path: &str) -> &'static str {
 pub fn specialise(name: &str, flags: &[&str], consts: &[(&str, u32)]) -> String {
     let mut out = String::new();
     let mut included = HashSet::new();
-    expand(&format!("{name}.wgsl"), flags, &mut included, &mut out);
+    expand(&format!("{name}.wgsl"), flags, &[], &mut included, &mut out);
     let mut unused: HashSet<&str> = consts.iter().map(|c| c.0).collect();
     let text: String = out
         .lines()
@@ -58,10 +60,17 @@ pub fn specialise(name: &str, flags: &[&str], consts: &[(&str, u32)]) -> String 
     text
 }
 
-fn expand(path: &str, flags: &[&str], included: &mut HashSet<String>, out: &mut String) {
+fn expand(
+    path: &str,
+    flags: &[&str],
+    values: &[(&str, &str)],
+    included: &mut HashSet<String>,
+    out: &mut String,
+) {
     // One entry for each open `#if`: whether its lines are kept.
     let mut keep: Vec<bool> = vec![];
     for line in source(path).lines() {
+        let line = &put(values, line);
         let Some(directive) = line.trim_start().strip_prefix("//#") else {
             if keep.iter().all(|&k| k) {
                 out.push_str(line);
@@ -81,11 +90,28 @@ fn expand(path: &str, flags: &[&str], included: &mut HashSet<String>, out: &mut 
             }
             ("include", lib) => {
                 if keep.iter().all(|&k| k) && included.insert(lib.to_owned()) {
-                    expand(&format!("lib/{lib}.wgsl"), flags, included, out);
+                    let mut words = lib.split_whitespace();
+                    let file = words.next().map(|file| lib_file(file, flags));
+                    let file = file.unwrap_or_else(|| panic!("{path}: `{line}` names no file"));
+                    let values: Vec<_> = words.filter_map(|w| w.split_once('=')).collect();
+                    expand(&file, flags, &values, included, out);
                 }
             }
             _ => panic!("{path}: unknown directive `{line}`"),
         }
     }
     assert!(keep.is_empty(), "{path}: #if without #endif");
+}
+
+/// The line with every `$KEY` replaced.
+fn put(values: &[(&str, &str)], line: &str) -> String {
+    values.iter().fold(line.to_owned(), |s, (key, value)| s.replace(&format!("${key}"), value))
+}
+
+/// The path of an included file.
+fn lib_file(name: &str, flags: &[&str]) -> String {
+    let Some(folder) = name.strip_suffix('?') else { return format!("lib/{name}.wgsl") };
+    let mut files = flags.iter().map(|f| format!("lib/{folder}{}.wgsl", f.to_lowercase()));
+    let found = files.find(|f| SHADERS.get_file(f).is_some());
+    found.unwrap_or_else(|| panic!("none of {flags:?} names a file of `lib/{folder}`"))
 }

@@ -10,7 +10,7 @@ use crate::{Error, Result};
 /// Where weights come from: the files of a model, or a test's random numbers.
 pub trait WeightSource {
     /// Appends rows `rows` of weight `tensor` to `out`, in the tensor's element type, each row
-    /// padded with zeros to [`Tensor::stride`] elements.
+    /// padded with zeros to [`Tensor::row_bytes`].
     ///
     /// # Errors
     /// If the file cannot give them.
@@ -126,15 +126,12 @@ fn upload(
     source: &dyn WeightSource,
     progress: &mut dyn FnMut(u64),
 ) -> Result<()> {
-    let row_bytes = (tensor.stride() * tensor.elem.bytes()).max(1);
-    // A chunk ends on a word, as `write_buffer` asks: an even number of rows does.
-    let chunk = (UPLOAD_BYTES / row_bytes).max(2) & !1;
+    let chunk = (UPLOAD_BYTES / tensor.row_bytes().max(1)).max(1);
     let mut bytes = vec![];
     let mut offset = 0;
     for first in rows.clone().step_by(chunk) {
         bytes.clear();
         source.read(tensor, first..(first + chunk).min(rows.end), &mut bytes)?;
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
         gpu.queue.write_buffer(buffer, offset, &bytes);
         offset += bytes.len() as u64;
         if bytes.len() >= UPLOAD_BYTES / 2 {

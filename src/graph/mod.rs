@@ -15,6 +15,7 @@ use std::fmt;
 
 pub use plan::{Plan, plan};
 
+use crate::formats::BlockFormat;
 use crate::gpu::{Kernel, Limits};
 
 /// How many rows a step has.
@@ -60,7 +61,7 @@ impl Extent {
 }
 
 /// What one element of a tensor is. Activations and state are `F32` or `U32`; weights may also be
-/// stored in 16 bits, two to a word.
+/// stored in 16 bits, two to a word, or in blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Elem {
     /// 32-bit float.
@@ -71,14 +72,19 @@ pub enum Elem {
     F16,
     /// bfloat16, weights only.
     BF16,
+    /// Part of a block, weights only; rows are packed, see [`BlockFormat`].
+    Block(BlockFormat),
 }
 
 impl Elem {
-    /// Bytes an element.
-    pub fn bytes(self) -> usize {
+    /// Its name, which is also the flag that has a kernel read weights of it: `BF16`, `Q4_K`.
+    pub fn name(self) -> &'static str {
         match self {
-            Self::F32 | Self::U32 => 4,
-            Self::F16 | Self::BF16 => 2,
+            Self::F32 => "F32",
+            Self::U32 => "U32",
+            Self::F16 => "F16",
+            Self::BF16 => "BF16",
+            Self::Block(format) => format.name(),
         }
     }
 }
@@ -127,15 +133,25 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    /// Elements between the starts of two rows in GPU memory. Weight matrices are padded to a
-    /// multiple of 8, so that a kernel may load 16 bytes at a time; everything else is dense.
+    /// Elements between the starts of two rows in GPU memory, unless these are packed blocks. Weight
+    /// matrices are padded to a multiple of 8, so that a kernel may load 16 bytes at a time;
+    /// everything else is dense.
     pub fn stride(&self) -> usize {
         if self.home == Home::Weight { self.cols.next_multiple_of(8) } else { self.cols }
     }
 
+    /// Bytes between the starts of two rows in GPU memory; of a weight, a multiple of 16.
+    pub fn row_bytes(&self) -> usize {
+        match self.elem {
+            Elem::F32 | Elem::U32 => 4 * self.stride(),
+            Elem::F16 | Elem::BF16 => 2 * self.stride(),
+            Elem::Block(format) => 4 * format.packed_words(self.cols),
+        }
+    }
+
     /// Bytes in GPU memory when it has `rows` rows, rounded up to whole words.
     pub fn bytes(&self, rows: usize) -> usize {
-        (rows * self.stride() * self.elem.bytes()).next_multiple_of(4)
+        (rows * self.row_bytes()).next_multiple_of(4)
     }
 }
 
@@ -323,6 +339,13 @@ impl Graph {
     ) -> TensorId {
         let (name, rows) = (name.into(), Extent::fixed(rows));
         self.shared(Tensor { name, elem, rows, cols, home: Home::Weight, granule })
+    }
+
+    /// Keeps groups of `rows` rows of a weight in one part each.
+    pub fn keep_together(&mut self, weight: TensorId, rows: usize) {
+        let t = &mut self.tensors[weight.index()];
+        assert!(t.granule % rows == 0 || rows % t.granule == 0, "groups of `{}`", t.name);
+        t.granule = t.granule.max(rows);
     }
 
     /// State kept between steps: `rows x cols`, zero at first.

@@ -3,6 +3,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::matmul::Layout;
 use crate::gpu::{Binding, Kernel, Limits, grid};
 use crate::graph::reference::Host;
 use crate::graph::{Cost, Elem, Graph, Op, StepSize, TensorId, Use};
@@ -46,15 +47,15 @@ struct Embed {
 struct Params {
     cols: u32,
     streams: u32,
-    stride: u32,
+    layout: Layout,
     first: u32,
     count: u32,
     mark_stride: u32,
     leads: u32,
 }
 
-/// Columns a workgroup: `WG` of the shader.
-const WG: usize = 64;
+/// Columns a workgroup: 8 for each of the shader's `WG` invocations.
+const BLOCK: usize = 8 * 64;
 
 impl Op for Embed {
     fn name(&self) -> &'static str {
@@ -90,32 +91,29 @@ impl Op for Embed {
 
     fn kernels(&self, graph: &Graph, limits: &Limits) -> Vec<Kernel> {
         let t = graph.tensor(self.table);
-        let (extent, cols, elem) = (graph.tensor(self.rows).rows, t.cols, t.elem);
+        let (extent, cols) = (graph.tensor(self.rows).rows, t.cols);
         let kernel = |(part, ids): (usize, std::ops::Range<usize>)| {
             let params = Params {
                 cols: cols as u32,
                 streams: self.streams as u32,
-                stride: t.stride() as u32,
+                layout: Layout::of(t),
                 first: ids.start as u32,
                 count: ids.len() as u32,
                 mark_stride: self.vision.map_or(0, |v| graph.tensor(v.marks).stride() as u32),
                 leads: u32::from(part == 0),
             };
             let mut kernel = Kernel::new("embed", params, self.uses(), move |s| {
-                grid(extent.at(s) * cols.div_ceil(WG))
+                grid(extent.at(s) * cols.div_ceil(BLOCK))
             });
             kernel.bindings[1] = Binding { used: self.table.read(), part };
-            kernel
-                .flag_if(elem == Elem::F16, "F16")
-                .flag_if(elem == Elem::BF16, "BF16")
-                .flag_if(self.vision.is_some(), "VISION")
+            kernel.flag(t.elem.name()).flag_if(self.vision.is_some(), "VISION")
         };
         limits.parts(graph, self.table).into_iter().enumerate().map(kernel).collect()
     }
 
     fn cost(&self, graph: &Graph, step: StepSize) -> Cost {
         let t = graph.tensor(self.table);
-        let n = graph.tensor(self.rows).rows.at(step) * t.cols;
-        Cost { bytes: (n * (t.elem.bytes() + 4 * self.streams)) as u64, flops: 0 }
+        let rows = graph.tensor(self.rows).rows.at(step);
+        Cost { bytes: (rows * (t.row_bytes() + 4 * self.streams * t.cols)) as u64, flops: 0 }
     }
 }

@@ -1,7 +1,8 @@
 //! Matrix products with weights, dense and grouped by expert.
 //!
-//! Dense: `y[r, g*N + n] = sum_k x[r, g*K + k] w[g*N + n, k] (+ bias) (+ residual)` with `G` groups
-//! (one, except for DeepSeek-V4's grouped output projection).
+//! Dense: `y[r, n] = sum_k x[r, k] w[n, k] (+ bias) (+ residual)`. With groups, each has columns of `x`
+//! and of `y` and rows of `w` for itself: one after the other, as in DeepSeek-V4's grouped output
+//! projection, or as [`Slices`] say.
 //!
 //! Experts: a row of the result is a slot `(token, choice)`, whose expert's rows of the bank are
 //! multiplied: [`expert_gate_up`] makes `silu(min(w1 x, limit)) * clamp(w3 x) * routing weight`,
@@ -9,14 +10,17 @@
 //! table, so that a bank may hold fewer experts than the model has.
 //!
 //! Two kernels: `matmul_rows` for up to [`FEW_ROWS`] rows reads each weight once and is bound by the
-//! bytes of `w`; `matmul_tiles` is bound by `2 * rows * N * K` operations.
+//! bytes of `w`; `matmul_tiles` is bound by `2 * rows * N * K` operations. Both decode weights of
+//! any format in registers.
+
+use std::ops::Range;
 
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
 use crate::gpu::{Binding, Kernel, Limits};
 use crate::graph::reference::Host;
-use crate::graph::{Cost, Elem, Extent, Graph, Op, StepSize, TensorId, Use};
+use crate::graph::{Cost, Elem, Extent, Graph, Op, StepSize, Tensor, TensorId, Use};
 
 /// Up to this many rows the row-wise kernel is used.
 pub const FEW_ROWS: usize = 8;
@@ -28,14 +32,51 @@ pub const EXPERT_TILE: usize = 16;
 /// What a dense product does beside multiplying.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Extra {
-    /// Block-diagonal groups; 0 and 1 both mean a plain product.
+    /// Groups; 0 and 1 both mean a plain product.
     pub groups: usize,
+    /// Which columns and rows a group has, if not those that follow its predecessor's.
+    pub slices: Option<Slices>,
     /// `[1, N]`, added to every row.
     pub bias: Option<TensorId>,
     /// Of the result's shape, added to it.
     pub residual: Option<TensorId>,
     /// The result is the graph's output of this name rather than scratch.
     pub output: Option<&'static str>,
+    /// The result goes into columns of this f32 tensor, whose other columns stay.
+    pub into: Option<TensorId>,
+}
+
+/// The columns or rows that belong to a group: those from `group * step + at` on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Slice {
+    /// From one group to the next.
+    pub step: usize,
+    /// Where group 0 begins.
+    pub at: usize,
+}
+
+impl Slice {
+    pub(super) fn of(self, group: usize) -> usize {
+        group * self.step + self.at
+    }
+
+    /// Whether `groups` pieces of `len` lie within `all` without overlapping.
+    pub(super) fn fits(self, groups: usize, len: usize, all: usize) -> bool {
+        self.of(groups - 1) + len <= all && (groups == 1 || self.step >= len)
+    }
+}
+
+/// What of `x`, `w` and `y` belongs to a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slices {
+    /// Columns of `x`, as many as the inner length.
+    pub x: Slice,
+    /// Rows of `w`; of a product that is not transposed, `outputs` of them.
+    pub w: Slice,
+    /// Columns of `y`, `outputs` of them.
+    pub y: Slice,
+    /// Results of a group.
+    pub outputs: usize,
 }
 
 /// `x` `[n, K]` times `w` `[N, K]`, transposed: `[n, N]`.
@@ -43,24 +84,58 @@ pub fn matmul(g: &mut Graph, x: TensorId, w: TensorId) -> TensorId {
     matmul_with(g, x, w, Extra::default())
 }
 
-/// [`matmul`] with groups, a bias or a residual.
+/// [`matmul`] with groups, a bias or a residual. `K` is a group's inner length.
 pub fn matmul_with(g: &mut Graph, x: TensorId, w: TensorId, extra: Extra) -> TensorId {
     let groups = extra.groups.max(1);
-    let (rows, weight) = (g.tensor(x).rows, g.tensor(w));
-    assert_eq!(g.tensor(x).cols, groups * weight.cols, "inner lengths of `{}`", weight.name);
-    let cols = weight.rows.fixed;
-    assert_eq!(cols % groups, 0, "groups of `{}`", weight.name);
+    let (from, weight) = (g.tensor(x), g.tensor(w));
+    let (k, rows, n) = (weight.cols, from.rows, weight.rows.fixed / groups);
+    let slices = extra.slices.unwrap_or_else(|| {
+        assert_eq!(from.cols, groups * k, "inner lengths of `{}`", weight.name);
+        assert_eq!(weight.rows.fixed % groups, 0, "groups of `{}`", weight.name);
+        let after = |step| Slice { step, at: 0 };
+        Slices { x: after(k), w: after(n), y: after(n), outputs: n }
+    });
+    assert!(slices.x.fits(groups, k, from.cols), "columns of x for `{}`", weight.name);
+    assert!(
+        slices.w.fits(groups, slices.outputs, weight.rows.fixed),
+        "rows a group of `{}`",
+        weight.name
+    );
     let part = short(&weight.name).to_owned();
-    let y = match extra.output {
-        Some(name) => g.output(name, Elem::F32, rows, cols),
-        None => g.scratch(&part, Elem::F32, rows, cols),
+    let y = result(g, &part, rows, groups, &slices, &extra);
+    if groups > 1 {
+        g.keep_together(w, slices.w.step);
+    }
+    g.push(&part, Matmul { x, w, y, groups, slices, extra });
+    y
+}
+
+/// The tensor that the columns of all groups go to.
+pub(super) fn result(
+    g: &mut Graph,
+    part: &str,
+    rows: Extent,
+    groups: usize,
+    slices: &Slices,
+    extra: &Extra,
+) -> TensorId {
+    let cols = groups * slices.outputs;
+    let y = match (extra.into, extra.output) {
+        (Some(y), _) => y,
+        (None, Some(name)) => g.output(name, Elem::F32, rows, cols),
+        (None, None) => g.scratch(part, Elem::F32, rows, cols),
     };
-    g.push(&part, Matmul { x, w, y, extra: Extra { groups, ..extra } });
+    let t = g.tensor(y);
+    assert!(
+        t.rows == rows && slices.y.fits(groups, slices.outputs, t.cols),
+        "columns of `{}` for `{part}`",
+        t.name
+    );
     y
 }
 
 /// `layers.3.attn.wq_a.weight` -> `wq_a`.
-fn short(name: &str) -> &str {
+pub(super) fn short(name: &str) -> &str {
     let name = name.strip_suffix(".weight").unwrap_or(name);
     name.rsplit('.').next().unwrap_or(name)
 }
@@ -104,6 +179,9 @@ fn expert(
 ) -> TensorId {
     let k = g.tensor(chosen.ids).cols;
     let n = g.tensor(w).granule;
+    if let Some((w3, _)) = gate {
+        assert_eq!(g.tensor(w).elem, g.tensor(w3).elem, "banks read by one kernel");
+    }
     let share = match g.tensor(x).rows.per_row {
         1 => k,
         rows => {
@@ -122,6 +200,8 @@ struct Matmul {
     x: TensorId,
     w: TensorId,
     y: TensorId,
+    groups: usize,
+    slices: Slices,
     extra: Extra,
 }
 
@@ -138,22 +218,74 @@ struct Expert {
     k: usize,
 }
 
-/// `Params` of `shaders/lib/matmul.wgsl`.
+/// `Params` of `shaders/lib/matmul_params.wgsl`.
 #[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
-    k: u32,
-    n: u32,
-    oct: u32,
-    x_cols: u32,
-    y_cols: u32,
-    first: u32,
-    count: u32,
-    per_row: u32,
-    per_out: u32,
-    fixed: u32,
-    share: u32,
-    limit: f32,
+#[derive(Clone, Copy, Default, Pod, Zeroable)]
+pub(super) struct Params {
+    pub k: u32,
+    pub n: u32,
+    pub oct: u32,
+    pub layout: Layout,
+    pub x_cols: u32,
+    pub y_cols: u32,
+    pub x: [u32; 2],
+    pub y: [u32; 2],
+    pub w: [u32; 2],
+    pub group: u32,
+    pub first: u32,
+    pub count: u32,
+    pub per_row: u32,
+    pub per_out: u32,
+    pub fixed: u32,
+    pub share: u32,
+    pub limit: f32,
+}
+
+impl Params {
+    /// For products of `w` and rows of `x`, without groups or parts.
+    pub(super) fn new(x: &Tensor, w: &Tensor, y: &Tensor) -> Self {
+        Self {
+            k: w.cols as u32,
+            oct: w.cols.div_ceil(8) as u32,
+            layout: Layout::of(w),
+            x_cols: x.cols as u32,
+            y_cols: y.cols as u32,
+            per_row: y.rows.per_row as u32,
+            per_out: y.rows.per_out as u32,
+            fixed: y.rows.fixed as u32,
+            share: 1,
+            ..Self::default()
+        }
+    }
+}
+
+/// Where a kernel finds the rows of a weight and their parts, as `shaders/lib/weight.wgsl` asks.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Pod, Zeroable)]
+pub(super) struct Layout {
+    /// From one row to the next, in 16 bytes.
+    pitch: u32,
+    /// Where in a row the second, third and fourth plane begin, in words; 0 if there is none.
+    planes: [u32; 3],
+}
+
+impl Layout {
+    pub(super) fn of(weight: &Tensor) -> Self {
+        let mut planes = [0; 3];
+        if let Elem::Block(format) = weight.elem {
+            let starts = format.planes(weight.cols);
+            for (to, &from) in planes.iter_mut().zip(&starts[1..starts.len() - 1]) {
+                *to = from as u32;
+            }
+        }
+        Self { pitch: (weight.row_bytes() / 16) as u32, planes }
+    }
+}
+
+impl From<Slice> for [u32; 2] {
+    fn from(s: Slice) -> Self {
+        [s.step as u32, s.at as u32]
+    }
 }
 
 /// Outputs a workgroup of `matmul_rows` makes: its default teams times OUTS.
@@ -165,11 +297,27 @@ const TILE: usize = 32;
 /// Outputs a tile of experts spans: with 16 rows, again 64 invocations of 4 x 4.
 const EXPERT_TILE_OUTPUTS: usize = 64;
 
-fn format_flag(kernel: Kernel, elem: Elem) -> Kernel {
-    match elem {
-        Elem::BF16 => kernel.flag("BF16"),
-        Elem::F16 => kernel.flag("F16"),
-        Elem::F32 | Elem::U32 => kernel,
+/// What of a grouped weight lies in one part of it.
+pub(super) struct Held {
+    /// The groups; only 0 without groups.
+    pub groups: Range<usize>,
+    /// Which of their outputs; all of them with groups, which are never parted.
+    pub outputs: Range<usize>,
+    /// The row, within the part, of the first output of the first group.
+    pub at: usize,
+}
+
+impl Slices {
+    /// What of the `groups` groups lies in rows `rows` of the weight, `len` rows each.
+    pub(super) fn held(&self, groups: usize, len: usize, rows: &Range<usize>) -> Held {
+        if groups > 1 {
+            let of = |row: usize| (row / self.w.step).min(groups);
+            let at = self.w.at;
+            return Held { groups: of(rows.start)..of(rows.end), outputs: 0..len, at };
+        }
+        let (first, end) = (rows.start.max(self.w.at), rows.end.min(self.w.at + len));
+        let outputs = first.saturating_sub(self.w.at)..end.saturating_sub(self.w.at);
+        Held { groups: 0..1, outputs, at: first - rows.start }
     }
 }
 
@@ -179,7 +327,8 @@ impl Op for Matmul {
     }
 
     fn uses(&self) -> Vec<Use> {
-        let mut uses = vec![self.x.read(), self.w.read(), self.y.write()];
+        let y = if self.extra.into.is_some() { self.y.update() } else { self.y.write() };
+        let mut uses = vec![self.x.read(), self.w.read(), y];
         uses.extend(self.extra.bias.map(TensorId::read));
         uses.extend(self.extra.residual.map(TensorId::read));
         uses
@@ -190,41 +339,41 @@ impl Op for Matmul {
         let bias = self.extra.bias.map(|b| host.f32(b));
         let residual = self.extra.residual.map(|r| host.f32(r));
         let (bias, residual) = (bias.as_deref(), residual.as_deref());
-        let (k, cols) = (host.cols(self.w), host.cols(self.y));
-        let x_cols = host.cols(self.x);
-        let n = cols / self.extra.groups;
-        let (x, w) = (&*x, &*w);
+        let (k, cols, x_cols) = (host.cols(self.w), host.cols(self.y), host.cols(self.x));
+        let (x, w, s) = (&*x, &*w, self.slices);
         y.par_chunks_exact_mut(cols).enumerate().for_each(|(r, y)| {
-            for (c, y) in y.iter_mut().enumerate() {
-                let x = &x[r * x_cols + c / n * k..][..k];
-                *y = dot(x, &w[c * k..][..k])
-                    + bias.map_or(0.0, |b| b[c])
-                    + residual.map_or(0.0, |b| b[r * cols + c]);
+            for g in 0..self.groups {
+                let x = &x[r * x_cols + s.x.of(g)..][..k];
+                for n in 0..s.outputs {
+                    let c = s.y.of(g) + n;
+                    y[c] = dot(x, &w[(s.w.of(g) + n) * k..][..k])
+                        + bias.map_or(0.0, |b| b[c])
+                        + residual.map_or(0.0, |b| b[r * cols + c]);
+                }
             }
         });
     }
 
     fn kernels(&self, graph: &Graph, limits: &Limits) -> Vec<Kernel> {
         let (x, w, y) = (graph.tensor(self.x), graph.tensor(self.w), graph.tensor(self.y));
-        let groups = self.extra.groups;
+        let s = self.slices;
         let most = y.rows.at(graph.max);
-        let parts = limits.parts(graph, self.w);
-        assert!(parts.len() == 1 || groups == 1, "a grouped weight larger than a binding");
-        let kernels = parts.into_iter().enumerate().map(|(part, range)| {
-            let count = range.len() / groups;
+        let eights = [x.cols, w.cols, s.x.step, s.x.at].iter().all(|n| n % 8 == 0);
+        let kernels = limits.parts(graph, self.w).into_iter().enumerate().filter_map(|(part, range)| {
+            let held = s.held(self.groups, s.outputs, &range);
+            let (groups, count) = (held.groups.len(), held.outputs.len());
+            if groups == 0 || count == 0 {
+                return None;
+            }
             let params = Params {
-                k: w.cols as u32,
-                n: (y.cols / groups) as u32,
-                oct: (w.stride() / 8) as u32,
-                x_cols: x.cols as u32,
-                y_cols: y.cols as u32,
-                first: range.start as u32,
+                n: s.outputs as u32,
+                x: s.x.into(),
+                y: s.y.into(),
+                w: Slice { step: s.w.step, at: held.at }.into(),
+                group: held.groups.start as u32,
+                first: held.outputs.start as u32,
                 count: count as u32,
-                per_row: y.rows.per_row as u32,
-                per_out: y.rows.per_out as u32,
-                fixed: y.rows.fixed as u32,
-                share: 1,
-                limit: 0.0,
+                ..Params::new(x, w, y)
             };
             let rows = y.rows;
             let kernel = if most <= FEW_ROWS {
@@ -240,23 +389,25 @@ impl Op for Matmul {
                     blocks.map(|b| b as u32)
                 })
             };
-            let mut kernel = format_flag(kernel, w.elem)
-                .flag_if(x.cols % 8 == 0 && w.cols % 8 == 0, "X8")
+            let mut kernel = kernel
+                .flag(w.elem.name())
+                .flag_if(eights, "X8")
                 .flag_if(self.extra.bias.is_some(), "BIAS")
                 .flag_if(self.extra.residual.is_some(), "RESIDUAL");
             kernel.bindings[1].part = part;
-            kernel
+            Some(kernel)
         });
         kernels.collect()
     }
 
     fn cost(&self, graph: &Graph, step: StepSize) -> Cost {
-        let (x, w, y) = (graph.tensor(self.x), graph.tensor(self.w), graph.tensor(self.y));
+        let (w, y) = (graph.tensor(self.w), graph.tensor(self.y));
         let rows = y.rows.at(step);
-        let floats = rows * (x.cols + y.cols * (1 + usize::from(self.extra.residual.is_some())));
+        let outputs = self.groups * self.slices.outputs;
+        let results = outputs * (1 + usize::from(self.extra.residual.is_some()));
         Cost {
-            bytes: (w.bytes(w.rows.fixed) + 4 * floats) as u64,
-            flops: 2 * (rows * w.rows.fixed * w.cols) as u64,
+            bytes: (w.bytes(outputs) + 4 * rows * (self.groups * w.cols + results)) as u64,
+            flops: 2 * (rows * outputs * w.cols) as u64,
         }
     }
 }
@@ -313,18 +464,12 @@ impl Op for Expert {
         let per_row = self.k;
         let kernels = limits.parts(graph, self.w).into_iter().enumerate().map(|(part, range)| {
             let params = Params {
-                k: w.cols as u32,
                 n: n as u32,
-                oct: (w.stride() / 8) as u32,
-                x_cols: x.cols as u32,
-                y_cols: n as u32,
                 first: (range.start / n) as u32,
                 count: (range.len() / n) as u32,
-                per_row: per_row as u32,
-                per_out: 0,
-                fixed: 0,
                 share: self.share as u32,
                 limit: self.gate.map_or(0.0, |g| g.1),
+                ..Params::new(x, w, y)
             };
             let mut uses = vec![self.x.read(), self.w.read(), self.y.write(), pages.read()];
             let kernel = if let Some((sorted, tiles)) = tiles {
@@ -343,7 +488,8 @@ impl Op for Expert {
                     [n.div_ceil(ROWS_BLOCK) as u32, (per_row * s.rows) as u32, 1]
                 })
             };
-            let mut kernel = format_flag(kernel, w.elem)
+            let mut kernel = kernel
+                .flag(w.elem.name())
                 .flag("EXPERTS")
                 .flag_if(x.cols % 8 == 0, "X8")
                 .flag_if(self.gate.is_some(), "GATED");

@@ -17,6 +17,7 @@ mod head_rope;
 mod index_scores;
 mod layer_norm;
 mod matmul;
+mod matmul_transposed;
 mod mhc_head;
 mod mhc_post;
 mod mhc_pre;
@@ -47,8 +48,10 @@ pub use head_rope::{HeadRope, Pairs, head_rope};
 pub use index_scores::{IndexScores, index_scores};
 pub use layer_norm::layer_norm;
 pub use matmul::{
-    Chosen, EXPERT_TILE, Extra, FEW_ROWS, expert_down, expert_gate_up, matmul, matmul_with,
+    Chosen, EXPERT_TILE, Extra, FEW_ROWS, Slice, Slices, expert_down, expert_gate_up, matmul,
+    matmul_with,
 };
+pub use matmul_transposed::matmul_transposed;
 pub use mhc_head::{MhcHead, mhc_head};
 pub use mhc_post::mhc_post;
 pub use mhc_pre::{MOST_STREAMS, MhcPre, mhc_pre};

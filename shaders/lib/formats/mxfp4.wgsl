@@ -1,0 +1,13 @@
+// MXFP4: FP4 e2m1, a power-of-two scale for 32.
+//#include planes W=$W
+const $W_group: u32 = 4u;
+const $W_shifted: bool = false;
+
+fn $W_codes(at: u32, o: u32) -> Oct {
+    let c = bits4($W_u32(at, 0u, o));
+    return Oct(e2m1(c.lo), e2m1(c.hi));
+}
+
+fn $W_scale(at: u32, g: u32) -> Scale {
+    return Scale(ue8m0($W_u8(at, params.plane1, g)), 0.0);
+}

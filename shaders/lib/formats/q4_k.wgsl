@@ -1,0 +1,14 @@
+// Q4_K: 4 bits, 6-bit scale and minimum for 32, f16 scales of these for 256.
+//#include planes W=$W
+const $W_group: u32 = 4u;
+const $W_shifted: bool = true;
+
+fn $W_codes(at: u32, o: u32) -> Oct {
+    return integers(bits4($W_u32(at, 0u, o)));
+}
+
+fn $W_scale(at: u32, g: u32) -> Scale {
+    let s = $W_u16(at, params.plane1, g);
+    let d = $W_f16x2(at, params.plane2, g / 8u);
+    return Scale(d.x * f32(s & 255u), -d.y * f32(s >> 8u));
+}

@@ -1,0 +1,15 @@
+// Q6_K: 4 bits and 2 about 32, a signed scale for 16, an f16 scale of these for 256.
+//#include planes W=$W
+const $W_group: u32 = 2u;
+const $W_shifted: bool = true;
+
+fn $W_codes(at: u32, o: u32) -> Oct {
+    let high = bits2($W_u16(at, params.plane1, o));
+    return integers(joined(bits4($W_u32(at, 0u, o)), high, 4u));
+}
+
+fn $W_scale(at: u32, g: u32) -> Scale {
+    let s = signed_byte($W_u8(at, params.plane2, g));
+    let d = $W_f16(at, params.plane3, g / 16u) * s;
+    return Scale(d, -32.0 * d);
+}
