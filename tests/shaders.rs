@@ -26,7 +26,11 @@ struct Variants {
     consts: &'static [Consts],
 }
 
-const FORMAT: &[&str] = &["", "F16", "BF16"];
+#[rustfmt::skip]
+const FORMAT: &[&str] = &[
+    "F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K",
+    "IQ4_NL", "IQ4_XS", "MXFP4", "FP8", "FP8_F32",
+];
 const SUBGROUPS: &[&str] = &["", "SUBGROUPS"];
 /// Attention of few heads of 64, and of many of 512.
 const FEW_HEADS: Consts = &[("KEYS", 64), ("HEAD_GROUPS", 1), ("DIMS_PER_LANE", 1)];
@@ -74,6 +78,7 @@ const VARIANTS: &[Variants] = &[
         &[FORMAT, &["EXPERTS"], &["", "X8"], &["", "GATED"]],
         &[&[("BM", 16), ("BN", 64)]],
     ),
+    variants("matmul_transposed", &[FORMAT], &[&[("ROWS", 1)], &[("ROWS", 8)]]),
     variants("mhc_head", &[SUBGROUPS], STREAMS),
     variants("mhc_post", &[], STREAMS),
     variants("mhc_pre", &[SUBGROUPS], STREAMS),
@@ -157,9 +162,20 @@ fn flags_of(file: &str, flags: &mut BTreeSet<String>) {
         if let Some(flag) = line.strip_prefix("//#if ") {
             flags.insert(flag.to_owned());
         } else if let Some(lib) = line.strip_prefix("//#include ") {
-            flags_of(&format!("lib/{lib}.wgsl"), flags);
+            let lib = lib.split(' ').next().unwrap();
+            match lib.strip_suffix('?') {
+                Some(folder) => flags.extend(files_of(folder)),
+                None => flags_of(&format!("lib/{lib}.wgsl"), flags),
+            }
         }
     }
+}
+
+/// The flags that name a file of a folder of `shaders/lib`.
+fn files_of(folder: &str) -> Vec<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders/lib").join(folder);
+    let files = std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
+    files.map(|p| p.file_stem().unwrap().to_str().unwrap().to_uppercase()).collect()
 }
 
 /// What the models here ask for, with their own constants: it is among the variants, its bindings are

@@ -9,7 +9,7 @@ use fathom::graph::reference::Data;
 use fathom::graph::{Cost, Extent, Graph, Tensor, TensorId};
 use fathom::ops::{
     self, Attention, CausalAttention, Chosen, Compress, Compressed, EXPERT_TILE, Extra, FEW_ROWS,
-    IndexScores,
+    IndexScores, Slice, Slices,
 };
 use fathom::runtime::{Out, Row, Sampling};
 
@@ -102,13 +102,22 @@ impl Build {
         ops::matmul_with(&mut self.graph, x, w, Extra { groups, ..Extra::default() });
     }
 
+    /// Queries of `heads` heads, `dim` wide, into a latent space.
+    pub fn transposed(&mut self, heads: usize, dim: usize, latent: usize, elem: Elem) {
+        let x = self.x("x", heads * dim);
+        let w = self.weight("w", elem, 2 * heads * dim, latent);
+        let of = |step| Slice { step, at: 0 };
+        let slices = Slices { x: of(dim), w: of(2 * dim), y: of(latent), outputs: latent };
+        ops::matmul_transposed(&mut self.graph, x, w, heads, dim, slices, None);
+    }
+
     /// The first, gated half of the experts.
-    pub fn experts(&mut self, inputs: usize, outputs: usize, experts: usize, k: usize) {
+    pub fn experts(&mut self, inputs: usize, outputs: usize, experts: usize, k: usize, elem: Elem) {
         let (ids, x) = (self.ids(k, experts), self.x("x", inputs));
         let (weights, pages) = (self.x("weights", k), self.weight("pages", U32, 1, experts));
         let g = &mut self.graph;
-        let w1 = g.bank("w1", BF16, experts * outputs, inputs, outputs);
-        let w3 = g.bank("w3", BF16, experts * outputs, inputs, outputs);
+        let w1 = g.bank("w1", elem, experts * outputs, inputs, outputs);
+        let w3 = g.bank("w3", elem, experts * outputs, inputs, outputs);
         let tiles =
             (g.max.rows > FEW_ROWS).then(|| ops::expert_tiles(g, ids, experts, EXPERT_TILE));
         ops::expert_gate_up(g, x, w1, w3, Chosen { ids, weights, pages, tiles }, 10.0);
@@ -244,12 +253,18 @@ struct Numbers;
 
 impl WeightSource for Numbers {
     fn read(&self, t: &Tensor, rows: Range<usize>, out: &mut Vec<u8>) -> fathom::Result<()> {
-        for i in rows.start * t.stride()..rows.end * t.stride() {
+        let per_row = t.row_bytes() / if matches!(t.elem, F16 | BF16) { 2 } else { 4 };
+        for i in rows.start * per_row..rows.end * per_row {
             match t.elem {
                 U32 => out.extend((i as u32).to_le_bytes()),
                 F32 => out.extend(float(i).to_le_bytes()),
                 F16 => out.extend(half::f16::from_f32(float(i)).to_le_bytes()),
                 BF16 => out.extend(half::bf16::from_f32(float(i)).to_le_bytes()),
+                // Numbers of usual size, in whatever format a part of it is a scale.
+                Elem::Block(_) => {
+                    let bits = (i as u32).wrapping_mul(2_654_435_769) & 0x03ff_03ff;
+                    out.extend((bits | 0x3400_3400).to_le_bytes());
+                }
             }
         }
         Ok(())

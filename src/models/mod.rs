@@ -5,6 +5,7 @@ mod builder;
 pub mod deepseek_v4;
 pub mod deepseek_v4_vision;
 pub mod llama;
+mod matrix;
 mod rope;
 mod weights;
 

@@ -4,9 +4,10 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use half::{bf16, f16};
+use rayon::prelude::*;
 
-use crate::formats::{DType, TensorView, Weights};
+use super::matrix::{Matrix, Scratch};
+use crate::formats::{BlockFormat, Weights};
 use crate::gpu::WeightSource;
 use crate::graph::reference::{Data, Store};
 use crate::graph::{Elem, Graph, Home, Tensor, TensorId};
@@ -26,12 +27,20 @@ enum Source {
 pub struct ModelWeights<'a> {
     files: Weights<'a>,
     sources: HashMap<String, Source>,
+    quantise: Option<BlockFormat>,
 }
 
 impl<'a> ModelWeights<'a> {
     /// The weights in `files`.
     pub fn new(files: Weights<'a>) -> Self {
-        Self { files, sources: HashMap::new() }
+        Self { files, sources: HashMap::new(), quantise: None }
+    }
+
+    /// Has matrices quantised to `format` while they are loaded. Tables, vectors, routers and matrices
+    /// whose rows are no whole blocks stay as they are stored.
+    #[must_use]
+    pub fn quantised_as(self, format: Option<BlockFormat>) -> Self {
+        Self { quantise: format, ..self }
     }
 
     /// Whether the checkpoint has this tensor.
@@ -39,18 +48,20 @@ impl<'a> ModelWeights<'a> {
         self.files.contains(name)
     }
 
-    fn view(&self, name: &str, rows: usize, cols: usize) -> Result<TensorView<'a>> {
-        let view = self.files.get(name)?;
-        // A convolution's kernel, or a vector, is a matrix of the same elements.
-        let fits = rows.checked_mul(cols) == Some(view.elements())
-            && (view.shape.first() == Some(&rows) || rows == 1 || view.shape.len() == 1);
-        if !fits {
-            return Err(view.error(format!("has shape {:?}, not [{rows}, {cols}]", view.shape)));
-        }
-        Ok(view)
+    fn open(&self, name: &str, rows: usize, cols: usize) -> Result<Matrix<'a>> {
+        Matrix::open(self.files, name, rows, cols)
     }
 
-    /// A matrix kept as it is stored.
+    /// What the matrix `name` is kept in.
+    fn kept(&self, name: &str, matrix: &Matrix<'_>, cols: usize) -> Elem {
+        let projection = name.ends_with(".weight") && !name.ends_with(".gate.weight");
+        match self.quantise {
+            Some(format) if projection && cols % format.block() == 0 => Elem::Block(format),
+            _ => matrix.elem(),
+        }
+    }
+
+    /// A matrix kept as it is stored, unless [`ModelWeights::quantised_as`] says otherwise.
     ///
     /// # Errors
     /// If it is missing, of another shape, or stored in a format that kernels cannot read.
@@ -61,7 +72,7 @@ impl<'a> ModelWeights<'a> {
         rows: usize,
         cols: usize,
     ) -> Result<TensorId> {
-        let elem = stored(&self.view(name, rows, cols)?)?;
+        let elem = self.kept(name, &self.open(name, rows, cols)?, cols);
         self.sources.insert(name.into(), Source::Tensors(vec![name.into()]));
         Ok(g.weight(name, elem, rows, cols))
     }
@@ -77,7 +88,7 @@ impl<'a> ModelWeights<'a> {
         rows: usize,
         cols: usize,
     ) -> Result<TensorId> {
-        stored(&self.view(name, rows, cols)?)?;
+        self.open(name, rows, cols)?;
         self.sources.insert(name.into(), Source::Tensors(vec![name.into()]));
         Ok(g.weight(name, Elem::F32, rows, cols))
     }
@@ -101,7 +112,7 @@ impl<'a> ModelWeights<'a> {
         [rows, cols]: [usize; 2],
         limit: usize,
     ) -> Result<TensorId> {
-        let view = self.view(name, rows, cols)?;
+        let view = self.files.get(name)?.expect_shape(&[rows, cols])?;
         let known = view.to_i64()?.into_iter().map(|v| match u32::try_from(v) {
             Ok(v) if (v as usize) < limit => Ok(v),
             _ => Err(view.error(format!("holds {v}, which is not below {limit}"))),
@@ -132,10 +143,11 @@ impl<'a> ModelWeights<'a> {
     ) -> Result<TensorId> {
         let mut elem = None;
         for part in &parts {
-            let view = self.view(part, rows, cols)?;
-            let this = stored(&view)?;
+            let matrix = self.open(part, rows, cols)?;
+            let this = self.kept(part, &matrix, cols);
             if *elem.get_or_insert(this) != this {
-                return Err(view.error(format!("is {this:?}, unlike the others of its bank")));
+                let what = format!("is {}, unlike the others of its bank", this.name());
+                return Err(matrix.error(what));
             }
         }
         let count = parts.len();
@@ -155,7 +167,7 @@ impl<'a> ModelWeights<'a> {
         cols: usize,
     ) -> Result<TensorId> {
         for part in parts {
-            stored(&self.view(part, 1, cols)?)?;
+            self.open(part, 1, cols)?;
         }
         let parts: Vec<String> = parts.iter().map(|&p| p.to_owned()).collect();
         let count = parts.len();
@@ -178,52 +190,41 @@ impl<'a> ModelWeights<'a> {
             if store.has_weight(&t.name) {
                 continue;
             }
-            let mut bytes = vec![];
-            self.read(t, 0..t.rows.fixed, &mut bytes)?;
-            done += bytes.len() as u64;
+            store.set_weight(&t.name, self.expand(t)?);
+            done += t.bytes(t.rows.fixed) as u64;
             progress(done);
-            store.set_weight(&t.name, expand(t, &bytes));
         }
         Ok(())
     }
-}
 
-/// The element type a stored tensor keeps.
-fn stored(view: &TensorView<'_>) -> Result<Elem> {
-    match view.dtype {
-        DType::F32 => Ok(Elem::F32),
-        DType::F16 => Ok(Elem::F16),
-        DType::BF16 => Ok(Elem::BF16),
-        other => Err(view.error(format!(
-            "is stored as {}, which Fathom cannot compute with yet (F32, F16 and BF16 it can)",
-            other.name()
-        ))),
+    fn source(&self, t: &Tensor) -> Result<&Source> {
+        let undeclared = || Error::tensor(&t.name, "was not declared by the model");
+        self.sources.get(&t.name).ok_or_else(undeclared)
     }
-}
 
-/// Dense f32 (or integers) from padded rows as [`WeightSource::read`] gives them.
-fn expand(t: &Tensor, bytes: &[u8]) -> Data {
-    let row = t.stride() * t.elem.bytes();
-    let used = t.cols * t.elem.bytes();
-    let words = |size: usize| bytes.chunks_exact(row).flat_map(move |r| r[..used].chunks(size));
-    let four = |b: &[u8]| [b[0], b[1], b[2], b[3]];
-    match t.elem {
-        Elem::U32 => Data::U32(words(4).map(|b| u32::from_le_bytes(four(b))).collect()),
-        Elem::F32 => Data::F32(words(4).map(|b| f32::from_le_bytes(four(b))).collect()),
-        Elem::F16 => {
-            Data::F32(words(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect())
+    /// All of a weight in dense f32, or integers.
+    fn expand(&self, t: &Tensor) -> Result<Data> {
+        let parts = match self.source(t)? {
+            Source::Known(values) => return Ok(Data::U32(values.clone())),
+            Source::Tensors(parts) => parts,
+        };
+        let each = t.rows.fixed / parts.len();
+        let mut numbers = vec![0.0; t.rows.fixed * t.cols];
+        for (part, out) in parts.iter().zip(numbers.chunks_exact_mut(each * t.cols)) {
+            let matrix = self.open(part, each, t.cols)?;
+            let rows = out.par_chunks_exact_mut(t.cols).enumerate();
+            rows.try_for_each_init(Scratch::default, |s, (row, out)| {
+                matrix.expand(row, t.elem, s, out)
+            })?;
         }
-        Elem::BF16 => {
-            Data::F32(words(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect())
-        }
+        Ok(Data::F32(numbers))
     }
 }
 
 impl WeightSource for ModelWeights<'_> {
     fn read(&self, t: &Tensor, rows: Range<usize>, out: &mut Vec<u8>) -> Result<()> {
-        let undeclared = || Error::tensor(&t.name, "was not declared by the model");
-        let row_bytes = t.stride() * t.elem.bytes();
-        match self.sources.get(&t.name).ok_or_else(undeclared)? {
+        let row_bytes = t.row_bytes();
+        match self.source(t)? {
             Source::Known(values) => {
                 for row in values.chunks_exact(t.cols).take(rows.end).skip(rows.start) {
                     let end = out.len() + row_bytes;
@@ -238,32 +239,16 @@ impl WeightSource for ModelWeights<'_> {
                     if first >= last {
                         continue;
                     }
-                    let view = self.files.get(part)?;
-                    append(&view, t, first - i * each..last - i * each, out)?;
+                    let matrix = self.open(part, each, t.cols)?;
+                    let from = out.len();
+                    out.resize(from + (last - first) * row_bytes, 0);
+                    let rows = out[from..].par_chunks_exact_mut(row_bytes).enumerate();
+                    rows.try_for_each_init(Scratch::default, |s, (row, out)| {
+                        matrix.write(first - i * each + row, t.elem, s, out)
+                    })?;
                 }
             }
         }
         Ok(())
     }
-}
-
-/// Appends rows of a stored tensor, padded, converting to f32 where the graph wants that.
-fn append(view: &TensorView<'_>, t: &Tensor, rows: Range<usize>, out: &mut Vec<u8>) -> Result<()> {
-    let from = stored(view)?;
-    let used = t.cols * from.bytes();
-    let row_bytes = t.stride() * t.elem.bytes();
-    for row in rows {
-        let end = out.len() + row_bytes;
-        let bytes = &view.bytes[row * used..(row + 1) * used];
-        if from == t.elem {
-            out.extend_from_slice(bytes);
-        } else {
-            let shaped = Tensor { elem: from, ..t.clone() };
-            let mut padded = bytes.to_vec();
-            padded.resize(shaped.stride() * from.bytes(), 0);
-            out.extend_from_slice(expand(&shaped, &padded).bytes());
-        }
-        out.resize(end, 0);
-    }
-    Ok(())
 }

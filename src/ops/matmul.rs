@@ -359,44 +359,46 @@ impl Op for Matmul {
         let s = self.slices;
         let most = y.rows.at(graph.max);
         let eights = [x.cols, w.cols, s.x.step, s.x.at].iter().all(|n| n % 8 == 0);
-        let kernels = limits.parts(graph, self.w).into_iter().enumerate().filter_map(|(part, range)| {
-            let held = s.held(self.groups, s.outputs, &range);
-            let (groups, count) = (held.groups.len(), held.outputs.len());
-            if groups == 0 || count == 0 {
-                return None;
-            }
-            let params = Params {
-                n: s.outputs as u32,
-                x: s.x.into(),
-                y: s.y.into(),
-                w: Slice { step: s.w.step, at: held.at }.into(),
-                group: held.groups.start as u32,
-                first: held.outputs.start as u32,
-                count: count as u32,
-                ..Params::new(x, w, y)
-            };
-            let rows = y.rows;
-            let kernel = if most <= FEW_ROWS {
-                let at_once = most.next_power_of_two().min(ROWS_MAX);
-                Kernel::new("matmul_rows", params, self.uses(), move |s| {
-                    let blocks = [count.div_ceil(ROWS_BLOCK), rows.at(s).div_ceil(at_once), groups];
-                    blocks.map(|b| b as u32)
-                })
-                .constant("ROWS", at_once as u32)
-            } else {
-                Kernel::new("matmul_tiles", params, self.uses(), move |s| {
-                    let blocks = [count.div_ceil(TILE), rows.at(s).div_ceil(TILE), groups];
-                    blocks.map(|b| b as u32)
-                })
-            };
-            let mut kernel = kernel
-                .flag(w.elem.name())
-                .flag_if(eights, "X8")
-                .flag_if(self.extra.bias.is_some(), "BIAS")
-                .flag_if(self.extra.residual.is_some(), "RESIDUAL");
-            kernel.bindings[1].part = part;
-            Some(kernel)
-        });
+        let kernels =
+            limits.parts(graph, self.w).into_iter().enumerate().filter_map(|(part, range)| {
+                let held = s.held(self.groups, s.outputs, &range);
+                let (groups, count) = (held.groups.len(), held.outputs.len());
+                if groups == 0 || count == 0 {
+                    return None;
+                }
+                let params = Params {
+                    n: s.outputs as u32,
+                    x: s.x.into(),
+                    y: s.y.into(),
+                    w: Slice { step: s.w.step, at: held.at }.into(),
+                    group: held.groups.start as u32,
+                    first: held.outputs.start as u32,
+                    count: count as u32,
+                    ..Params::new(x, w, y)
+                };
+                let rows = y.rows;
+                let kernel = if most <= FEW_ROWS {
+                    let at_once = most.next_power_of_two().min(ROWS_MAX);
+                    Kernel::new("matmul_rows", params, self.uses(), move |s| {
+                        let blocks =
+                            [count.div_ceil(ROWS_BLOCK), rows.at(s).div_ceil(at_once), groups];
+                        blocks.map(|b| b as u32)
+                    })
+                    .constant("ROWS", at_once as u32)
+                } else {
+                    Kernel::new("matmul_tiles", params, self.uses(), move |s| {
+                        let blocks = [count.div_ceil(TILE), rows.at(s).div_ceil(TILE), groups];
+                        blocks.map(|b| b as u32)
+                    })
+                };
+                let mut kernel = kernel
+                    .flag(w.elem.name())
+                    .flag_if(eights, "X8")
+                    .flag_if(self.extra.bias.is_some(), "BIAS")
+                    .flag_if(self.extra.residual.is_some(), "RESIDUAL");
+                kernel.bindings[1].part = part;
+                Some(kernel)
+            });
         kernels.collect()
     }
 

@@ -81,28 +81,29 @@ impl Op for MatmulTransposed {
         let (x, w, y) = (graph.tensor(self.x), graph.tensor(self.w), graph.tensor(self.y));
         let s = self.slices;
         let at_once = y.rows.at(graph.max).next_power_of_two().min(ROWS_MAX);
-        let kernels = limits.parts(graph, self.w).into_iter().enumerate().filter_map(|(part, range)| {
-            let held = s.held(self.groups, self.inner, &range);
-            let groups = held.groups.len();
-            if groups == 0 {
-                return None;
-            }
-            let params = Params {
-                k: self.inner as u32,
-                n: w.cols as u32,
-                x: s.x.into(),
-                y: s.y.into(),
-                w: Slice { step: s.w.step, at: held.at }.into(),
-                group: held.groups.start as u32,
-                ..Params::new(x, w, y)
-            };
-            let (rows, blocks) = (y.rows, w.cols.div_ceil(BLOCK));
-            let mut kernel = Kernel::new("matmul_transposed", params, self.uses(), move |s| {
-                [blocks, rows.at(s).div_ceil(at_once), groups].map(|b| b as u32)
+        let kernels =
+            limits.parts(graph, self.w).into_iter().enumerate().filter_map(|(part, range)| {
+                let held = s.held(self.groups, self.inner, &range);
+                let groups = held.groups.len();
+                if groups == 0 {
+                    return None;
+                }
+                let params = Params {
+                    k: self.inner as u32,
+                    n: w.cols as u32,
+                    x: s.x.into(),
+                    y: s.y.into(),
+                    w: Slice { step: s.w.step, at: held.at }.into(),
+                    group: held.groups.start as u32,
+                    ..Params::new(x, w, y)
+                };
+                let (rows, blocks) = (y.rows, w.cols.div_ceil(BLOCK));
+                let mut kernel = Kernel::new("matmul_transposed", params, self.uses(), move |s| {
+                    [blocks, rows.at(s).div_ceil(at_once), groups].map(|b| b as u32)
+                });
+                kernel.bindings[1].part = part;
+                Some(kernel.constant("ROWS", at_once as u32).flag(w.elem.name()))
             });
-            kernel.bindings[1].part = part;
-            Some(kernel.constant("ROWS", at_once as u32).flag(w.elem.name()))
-        });
         kernels.collect()
     }
 

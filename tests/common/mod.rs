@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use fathom::formats::BlockFormat;
 use fathom::gpu::{Gpu, GpuGraph, GpuStore, Limits, WeightSource};
 use fathom::graph::reference::{Data, Host, Store};
 use fathom::graph::{Access, Elem, Graph, Home, StepSize, Tensor, TensorId};
@@ -28,6 +29,11 @@ pub fn gpu() -> Option<Gpu> {
     }
 }
 
+/// Every format that weights may have.
+pub fn formats() -> impl Iterator<Item = Elem> {
+    [Elem::F32, Elem::F16, Elem::BF16].into_iter().chain(BlockFormat::all().map(Elem::Block))
+}
+
 /// Seeded random numbers for shapes and contents.
 pub struct Random(ChaCha8Rng);
 
@@ -46,6 +52,15 @@ impl Random {
         from[self.int(0..from.len())]
     }
 
+    /// A length of weight rows: one of `from`, made whole blocks where nothing else is stored.
+    pub fn cols(&mut self, elem: Elem, from: &[usize]) -> usize {
+        let cols = self.pick(from);
+        match elem {
+            Elem::Block(f) if f.ggml().is_some() => cols.next_multiple_of(f.block()),
+            _ => cols,
+        }
+    }
+
     /// Uniform in [-1, 1).
     pub fn float(&mut self) -> f32 {
         (self.0.next_u32() >> 8) as f32 / (1 << 23) as f32 - 1.0
@@ -58,6 +73,52 @@ impl Random {
     pub fn ints(&mut self, n: usize, range: Range<usize>) -> Vec<u32> {
         (0..n).map(|_| self.int(range.clone()) as u32).collect()
     }
+
+    /// A stored row of any bits, but with scales that give numbers of about 1.
+    pub fn blocks(&mut self, format: BlockFormat, cols: usize) -> Vec<u8> {
+        let mut row: Vec<u8> =
+            (0..format.stored_bytes(cols)).map(|_| self.0.next_u32() as u8).collect();
+        for block in row.chunks_exact_mut(format.block_bytes()) {
+            self.set_scales(format, block);
+        }
+        row
+    }
+
+    fn set_scales(&mut self, format: BlockFormat, block: &mut [u8]) {
+        use BlockFormat::*;
+        // Where f16 scales and minimums are, and what the largest numbers would be with 1 for scale.
+        let (places, most): (&[usize], f32) = match format {
+            Q4_0 | IQ4NL => (&[0], if format == Q4_0 { 8.0 } else { 127.0 }),
+            Q5_0 => (&[0], 16.0),
+            Q4_1 => (&[0, 2], 16.0),
+            Q5_1 => (&[0, 2], 32.0),
+            Q8_0 => (&[0], 128.0),
+            Q2K => (&[80, 82], 45.0),
+            Q3K => (&[108], 128.0),
+            Q4K => (&[0, 2], 63.0 * 15.0),
+            Q5K => (&[0, 2], 63.0 * 31.0),
+            Q6K => (&[208], 128.0 * 32.0),
+            IQ4XS => (&[0], 32.0 * 127.0),
+            MXFP4 | FP8 => {
+                block[0] = self.int(118..128) as u8;
+                (&[], 1.0)
+            }
+            FP8F32 => {
+                block[..4].copy_from_slice(&(self.float() / 100.0).to_le_bytes());
+                (&[], 1.0)
+            }
+        };
+        for &at in places {
+            let scale = f16::from_f32((1.0 + self.float()) / most);
+            block[at..at + 2].copy_from_slice(&scale.to_le_bytes());
+        }
+        if matches!(format, FP8 | FP8F32) {
+            // The codes that are no numbers.
+            for code in block.iter_mut().skip(format.block_bytes() - format.block()) {
+                *code -= u8::from(*code & 127 == 127);
+            }
+        }
+    }
 }
 
 /// A graph under test with the contents of its weights, state and inputs.
@@ -65,6 +126,8 @@ pub struct Case {
     pub graph: Graph,
     pub step: StepSize,
     given: HashMap<TensorId, Data>,
+    /// Stored rows of weights in block formats.
+    blocks: HashMap<String, Vec<u8>>,
     random: Random,
 }
 
@@ -72,13 +135,27 @@ impl Case {
     /// An empty graph, run at its maximum size `step`.
     pub fn new(seed: u64, step: StepSize) -> Self {
         let graph = Graph::new("case", step);
-        Self { graph, step, given: HashMap::new(), random: Random::new(seed) }
+        let (given, blocks) = (HashMap::new(), HashMap::new());
+        Self { graph, step, given, blocks, random: Random::new(seed) }
     }
 
     /// Sets the contents of a weight, state or input tensor (dense, without row padding). Those not
-    /// set are filled with floats in [-1, 1) or, for integers, zeros.
+    /// set are filled with floats in [-1, 1) or, for integers, zeros; weights in block formats always
+    /// are, with random blocks.
     pub fn set(&mut self, id: TensorId, data: Data) {
         self.given.insert(id, data);
+    }
+
+    /// Random blocks for a weight, and the numbers they mean.
+    fn fill_blocks(&mut self, name: &str, format: BlockFormat, rows: usize, cols: usize) -> Data {
+        let (mut stored, mut numbers) = (vec![], vec![0.0; rows * cols]);
+        for row in numbers.chunks_exact_mut(cols) {
+            let blocks = self.random.blocks(format, cols);
+            format.dequantize(&blocks, row);
+            stored.extend(blocks);
+        }
+        self.blocks.insert(name.to_owned(), stored);
+        Data::F32(numbers)
     }
 
     /// An f32 input with random contents.
@@ -100,13 +177,15 @@ impl Case {
             .graph
             .ids()
             .filter_map(|id| {
-                let t = self.graph.tensor(id);
+                let t = self.graph.tensor(id).clone();
                 if matches!(t.home, Home::Scratch | Home::Output) {
                     return None;
                 }
-                let n = t.rows.at(self.step) * t.cols;
+                let rows = t.rows.at(self.step);
+                let n = rows * t.cols;
                 let data = self.given.remove(&id).unwrap_or_else(|| match t.elem {
                     Elem::U32 => Data::U32(vec![0; n]),
+                    Elem::Block(format) => self.fill_blocks(&t.name, format, rows, t.cols),
                     _ => Data::F32(self.random.floats(n)),
                 });
                 assert_eq!(data.len(), n, "contents of `{}`", t.name);
@@ -139,11 +218,9 @@ impl Case {
             ids
         };
         let expected: Vec<Data> = written.iter().map(|&id| host.data(id)).collect();
-        let source = Given(
-            of_home(Home::Weight)
-                .map(|(id, d)| (self.graph.tensor(*id).name.clone(), d.clone()))
-                .collect(),
-        );
+        let numbers =
+            of_home(Home::Weight).map(|(id, d)| (self.graph.tensor(*id).name.clone(), d.clone()));
+        let source = Given { numbers: numbers.collect(), blocks: self.blocks };
         let states: Vec<_> = of_home(Home::State).map(|(id, d)| (*id, d.clone())).collect();
         drop(host);
         let graph = Arc::new(self.graph);
@@ -182,17 +259,25 @@ impl Case {
     }
 }
 
-struct Given(HashMap<String, Data>);
+struct Given {
+    numbers: HashMap<String, Data>,
+    blocks: HashMap<String, Vec<u8>>,
+}
 
 impl WeightSource for Given {
     fn read(&self, t: &Tensor, rows: Range<usize>, out: &mut Vec<u8>) -> fathom::Result<()> {
-        let pad = (t.stride() - t.cols) * t.elem.bytes();
         for r in rows {
-            match &self.0[&t.name] {
-                Data::U32(v) => out.extend(bytemuck::cast_slice(&v[r * t.cols..(r + 1) * t.cols])),
-                Data::F32(v) => {
-                    for &x in &v[r * t.cols..(r + 1) * t.cols] {
-                        match t.elem {
+            let end = out.len() + t.row_bytes();
+            let cells = r * t.cols..(r + 1) * t.cols;
+            match (&self.numbers[&t.name], t.elem) {
+                (_, Elem::Block(format)) => {
+                    let bytes = format.stored_bytes(t.cols);
+                    format.pack_row(&self.blocks[&t.name][r * bytes..][..bytes], t.cols, out);
+                }
+                (Data::U32(v), _) => out.extend(bytemuck::cast_slice(&v[cells])),
+                (Data::F32(v), elem) => {
+                    for &x in &v[cells] {
+                        match elem {
                             Elem::F16 => out.extend(f16::from_f32(x).to_le_bytes()),
                             Elem::BF16 => out.extend(bf16::from_f32(x).to_le_bytes()),
                             _ => out.extend(x.to_le_bytes()),
@@ -200,7 +285,7 @@ impl WeightSource for Given {
                     }
                 }
             }
-            out.resize(out.len() + pad, 0);
+            out.resize(end, 0);
         }
         Ok(())
     }

@@ -1,30 +1,101 @@
 //! Matrix products, dense and by expert.
 
+use fathom::formats::BlockFormat;
 use fathom::gpu::Limits;
 use fathom::graph::reference::Data;
 use fathom::graph::{Elem, Extent, StepSize};
-use fathom::ops::{self, Chosen, EXPERT_TILE, Extra};
+use fathom::ops::{self, Chosen, EXPERT_TILE, Extra, Slice, Slices};
 
-use crate::common::{Case, Random, gpu};
+use crate::common::{Case, Random, formats, gpu};
 
-const FORMATS: [Elem; 3] = [Elem::F32, Elem::F16, Elem::BF16];
-
+/// In each format by rows and by tiles, then more of either.
 #[test]
 fn dense() {
     let Some(gpu) = gpu() else { return };
     let mut random = Random::new(1);
-    for seed in 0..24 {
-        let rows = random.pick(&[1, 2, 3, 7, 8, 9, 33, 70]);
+    for (seed, elem) in formats().chain(formats()).chain(formats().take(3)).enumerate() {
+        let few = seed < formats().count();
+        let rows = random.pick(if few { &[1, 2, 3, 7, 8] } else { &[9, 33, 70] });
         let groups = random.pick(&[1, 1, 2, 3]);
-        let k = random.pick(&[1, 5, 8, 31, 40, 128, 200]);
+        let k = random.cols(elem, &[1, 5, 8, 31, 40, 128, 200, 600]);
         let n = groups * random.int(1..90);
-        let mut case = Case::new(seed, StepSize { rows, outs: 1 });
+        let mut case = Case::new(seed as u64, StepSize { rows, outs: 1 });
         let g = &mut case.graph;
         let x = g.input("x", Elem::F32, Extent::ROWS, groups * k);
-        let w = g.weight("w", random.pick(&FORMATS), n, k);
+        let w = g.weight("w", elem, n, k);
         let bias = (seed % 2 == 0).then(|| g.weight("bias", Elem::F32, 1, n));
         let residual = (seed % 3 == 0).then(|| g.input("residual", Elem::F32, Extent::ROWS, n));
-        ops::matmul_with(g, x, w, Extra { groups, bias, residual, output: None });
+        ops::matmul_with(g, x, w, Extra { groups, bias, residual, ..Extra::default() });
+        case.check(&gpu, 1e-5);
+    }
+}
+
+/// A slice for each group, with room to either side.
+fn slice(random: &mut Random, len: usize) -> Slice {
+    let at = random.int(0..9);
+    Slice { step: at + len + random.int(0..5), at }
+}
+
+/// Two grouped products that have every other slice of the result each; whole, and with a group or
+/// two a part.
+#[test]
+fn groups_of_slices() {
+    let Some(gpu) = gpu() else { return };
+    let mut random = Random::new(4);
+    for (seed, elem) in formats().chain(formats()).enumerate() {
+        let transposed = seed >= formats().count();
+        let rows = random.pick(&[1, 3, 8, 12, 40]);
+        let groups = random.pick(&[1, 2, 5]);
+        let cols = random.cols(elem, &[16, 31, 96, 200]);
+        let other = random.int(1..70);
+        let (inner, outputs) = if transposed { (other, cols) } else { (cols, other) };
+        let (from, of) = (slice(&mut random, inner), slice(&mut random, other));
+        let mut case = Case::new(seed as u64, StepSize { rows, outs: 1 });
+        let g = &mut case.graph;
+        let x = g.input("x", Elem::F32, Extent::ROWS, groups * from.step);
+        let w = g.weight("w", elem, groups * of.step, cols);
+        let into = Some(g.scratch("into", Elem::F32, Extent::ROWS, 2 * groups * outputs));
+        for at in [0, outputs] {
+            let slices = Slices { x: from, w: of, y: Slice { step: 2 * outputs, at }, outputs };
+            if transposed {
+                ops::matmul_transposed(g, x, w, groups, inner, slices, into);
+            } else {
+                let slices = Some(slices);
+                ops::matmul_with(g, x, w, Extra { groups, slices, into, ..Extra::default() });
+            }
+        }
+        let two = 2 * g.tensor(w).bytes(of.step) as u64;
+        let limits = Limits { max_binding_bytes: two, ..gpu.limits };
+        case.check_with(&gpu, &[gpu.limits, limits], 1e-5);
+    }
+}
+
+/// The shapes of multi-head latent attention: keys of the first rows of each head, values of the rest.
+#[test]
+fn latent_projections() {
+    let Some(gpu) = gpu() else { return };
+    let (heads, nope, value, rope, latent) = (4, 24, 16, 8, 64);
+    for (rows, elem) in [(1, Elem::BF16), (5, Elem::F32), (20, Elem::Block(BlockFormat::Q8_0))] {
+        let mut case = Case::new(rows as u64, StepSize { rows, outs: 1 });
+        let g = &mut case.graph;
+        let w = g.weight("kv_b", elem, heads * (nope + value), latent);
+        let q = g.input("q", Elem::F32, Extent::ROWS, heads * (nope + rope));
+        let keys = Slices {
+            x: Slice { step: nope + rope, at: 0 },
+            w: Slice { step: nope + value, at: 0 },
+            y: Slice { step: latent, at: 0 },
+            outputs: latent,
+        };
+        let absorbed = ops::matmul_transposed(g, q, w, heads, nope, keys, None);
+        let values = Slices {
+            x: Slice { step: latent, at: 0 },
+            w: Slice { step: nope + value, at: nope },
+            y: Slice { step: value, at: 0 },
+            outputs: value,
+        };
+        let extra = Extra { groups: heads, slices: Some(values), ..Extra::default() };
+        let y = ops::matmul_with(g, absorbed, w, extra);
+        assert_eq!((g.tensor(absorbed).cols, g.tensor(y).cols), (heads * latent, heads * value));
         case.check(&gpu, 1e-5);
     }
 }
@@ -59,14 +130,15 @@ fn a_weight_larger_than_one_binding() {
 fn experts() {
     let Some(gpu) = gpu() else { return };
     let mut random = Random::new(3);
-    for seed in 0..16 {
-        let rows = random.pick(&[1, 3, 9, 40, 130]);
+    for (seed, elem) in formats().chain(formats()).enumerate() {
+        let few = seed < formats().count();
+        let rows = random.pick(if few { &[1, 3, 8] } else { &[9, 40, 130] });
         let experts = random.int(2..12);
         let k = random.int(1..experts.min(4) + 1);
-        let (d, i) = (random.pick(&[8, 24, 33]), random.pick(&[5, 16, 70]));
-        let mut case = Case::new(seed, StepSize { rows, outs: 1 });
+        let d = random.cols(elem, &[8, 24, 33]);
+        let i = random.cols(elem, &[5, 16, 70]);
+        let mut case = Case::new(seed as u64, StepSize { rows, outs: 1 });
         let g = &mut case.graph;
-        let elem = random.pick(&FORMATS);
         let x = g.input("x", Elem::F32, Extent::ROWS, d);
         let w1 = g.bank("w1", elem, experts * i, d, i);
         let w3 = g.bank("w3", elem, experts * i, d, i);
@@ -100,8 +172,9 @@ fn experts() {
         case.set(pages, Data::U32(page_of));
         case.set(sorted, Data::U32(by_expert));
         case.set(tiles, Data::U32(list.concat()));
-        // Two experts a part.
-        let limits = Limits { max_binding_bytes: (2 * i.max(d) * 80 * 4) as u64, ..gpu.limits };
+        // Few experts a part.
+        let most = [w1, w2].map(|w| case.graph.tensor(w).bytes(i.max(d)) as u64).into_iter().max();
+        let limits = Limits { max_binding_bytes: 2 * most.unwrap(), ..gpu.limits };
         if seed % 2 == 0 {
             case.check(&gpu, 2e-5);
         } else {
