@@ -42,8 +42,8 @@ fn slice(random: &mut Random, len: usize) -> Slice {
 fn groups_of_slices() {
     let Some(gpu) = gpu() else { return };
     let mut random = Random::new(4);
-    for (seed, elem) in formats().chain(formats()).enumerate() {
-        let transposed = seed >= formats().count();
+    for (seed, elem) in formats().chain(formats().step_by(3)).enumerate() {
+        let transposed = seed < formats().count();
         let rows = random.pick(&[1, 3, 8, 12, 40]);
         let groups = random.pick(&[1, 2, 5]);
         let cols = random.cols(elem, &[16, 31, 96, 200]);
@@ -130,9 +130,8 @@ fn a_weight_larger_than_one_binding() {
 fn experts() {
     let Some(gpu) = gpu() else { return };
     let mut random = Random::new(3);
-    for (seed, elem) in formats().chain(formats()).enumerate() {
-        let few = seed < formats().count();
-        let rows = random.pick(if few { &[1, 3, 8] } else { &[9, 40, 130] });
+    for (seed, elem) in formats().enumerate() {
+        let rows = random.pick(if seed % 2 == 0 { &[1, 3, 8] } else { &[9, 40, 130] });
         let experts = random.int(2..12);
         let k = random.int(1..experts.min(4) + 1);
         let d = random.cols(elem, &[8, 24, 33]);
@@ -168,6 +167,9 @@ fn experts() {
         }
         list[0][0] = count as u32;
         let page_of: Vec<u32> = (0..experts as u32).rev().collect();
+        // So small that the clamp is met, but does not hide the size of the sums before it.
+        let size = (d as f32).sqrt().recip();
+        case.set(x, Data::F32(random.floats(rows * d).iter().map(|v| v * size).collect()));
         case.set(ids, Data::U32(of_slot));
         case.set(pages, Data::U32(page_of));
         case.set(sorted, Data::U32(by_expert));
@@ -175,7 +177,7 @@ fn experts() {
         // Few experts a part.
         let most = [w1, w2].map(|w| case.graph.tensor(w).bytes(i.max(d)) as u64).into_iter().max();
         let limits = Limits { max_binding_bytes: 2 * most.unwrap(), ..gpu.limits };
-        if seed % 2 == 0 {
+        if seed % 4 < 2 {
             case.check(&gpu, 2e-5);
         } else {
             case.check_with(&gpu, &[limits], 2e-5);
