@@ -37,9 +37,10 @@ fn embed() {
             marks: case.graph.weight("marks", Elem::F32, 4, cols),
         });
         ops::embed(&mut case.graph, row_table, table, vision, streams);
-        let row_bytes = case.graph.tensor(table).bytes(1) as u64;
-        // The second makes parts of a few rows each.
-        let parted = Limits { max_binding_bytes: row_bytes * 9, ..Limits::CORE };
+        // The second makes parts of a few rows each, but for the marks.
+        let rows = 9 * case.graph.tensor(table).row_bytes();
+        let marks = 4 * 4 * cols.next_multiple_of(8);
+        let parted = Limits { max_binding_bytes: rows.max(marks) as u64, ..Limits::CORE };
         // A device may round a product before it adds, or not.
         let tolerance = if matches!(elem, Elem::Block(_)) { 5e-7 } else { 0.0 };
         case.check_with(&gpu, &[Limits::CORE, parted], tolerance);
