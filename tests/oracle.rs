@@ -12,7 +12,7 @@ use fathom::media;
 use fathom::models::ModelWeights;
 use fathom::runtime::verify::verify;
 use fathom::runtime::{Backend, Engine, EngineOptions, Prompt, PromptRow, Sampling, Session};
-use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 /// Largest difference allowed, relative to the root mean square of the reference's logits.
 const TOLERANCE: f64 = 2e-4;
@@ -110,7 +110,7 @@ macro_rules! fixtures {
 fixtures! {
     text_hf_names text_hf_saved text_official text_bf16 text_f16 text_fp8_fp4 text_long
     vision_one vision_four
-    llama llama_bias qwen2
+    llama llama_bias qwen2 v2 v2_lite v3 v3_fp8 v32
 }
 
 /// Every op of every family on the GPU against its reference.
@@ -119,7 +119,7 @@ fn ops_agree_with_their_references() {
     if common::gpu().is_none() {
         return;
     }
-    for name in ["llama", "qwen2"] {
+    for name in ["llama", "qwen2", "v2", "v3", "v3_fp8", "v32"] {
         let mut engine = engine(name, Backend::Gpu);
         let checkpoint = Checkpoint::open(folder(name)).unwrap();
         let mut weights = ModelWeights::new(Weights::new(&checkpoint));
@@ -137,7 +137,7 @@ fn ops_agree_with_their_references() {
 /// is new, and go on as if they had never read the rest.
 #[test]
 fn going_back() {
-    for name in ["llama"] {
+    for name in ["llama", "v32"] {
         let ids = expected(name).ids;
         let options = EngineOptions { backend: Backend::Cpu, chunk: 4, ..EngineOptions::default() };
         let checkpoint = Checkpoint::open(folder(name)).unwrap();
@@ -163,6 +163,40 @@ fn going_back() {
         reply(&mut session, &long);
         assert_eq!(reply(&mut session, &other), (expected, vec![24, 27]), "{name}");
     }
+}
+
+/// A checkpoint with the halves of `kv_b_proj` apart, that of the keys transposed, as newer GGUF
+/// files have them.
+#[test]
+fn halves_of_kv_b_proj() {
+    let name = "v3";
+    let file = std::fs::read(folder(name).join("model.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&file).unwrap();
+    let (heads, nope, value, lora) = (3, 14, 13, 26);
+    let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = vec![];
+    for (tensor, view) in file.iter() {
+        let Some(attention) = tensor.strip_suffix("kv_b_proj.weight") else {
+            tensors.push((tensor.into(), view.shape().into(), view.data().into()));
+            continue;
+        };
+        let all: Vec<f32> = bytemuck::pod_collect_to_vec(view.data());
+        let (mut k, mut v) = (vec![], vec![]);
+        for head in all.chunks_exact((nope + value) * lora) {
+            let (keys, values) = head.split_at(nope * lora);
+            k.extend((0..lora).flat_map(|c| (0..nope).map(move |r| keys[r * lora + c])));
+            v.extend_from_slice(values);
+        }
+        let bytes = |x: &[f32]| bytemuck::cast_slice(x).to_vec();
+        tensors.push((format!("{attention}k_b_proj.weight"), vec![heads * lora, nope], bytes(&k)));
+        tensors.push((format!("{attention}v_b_proj.weight"), vec![heads * value, lora], bytes(&v)));
+    }
+    let views = tensors.iter().map(|(name, shape, data)| {
+        (name, TensorView::new(Dtype::F32, shape.clone(), data).unwrap())
+    });
+    let bytes = safetensors::serialize(views, None).unwrap().leak();
+    let config = std::fs::read_to_string(folder(name).join("config.json")).unwrap();
+    let checkpoint = Checkpoint::from_static(&config, bytes).unwrap();
+    check_checkpoint(name, &checkpoint);
 }
 
 /// A chunk, and an image span, of more rows than a step has logits for.

@@ -2,6 +2,7 @@
 //! builds. A file reads in the order the data flows.
 
 mod builder;
+pub mod deepseek_v3;
 pub mod deepseek_v4;
 pub mod deepseek_v4_vision;
 pub mod llama;
@@ -12,9 +13,9 @@ mod weights;
 pub use rope::{RopeTable, frequencies};
 pub use weights::ModelWeights;
 
+use crate::Result;
 use crate::formats::ModelConfig;
 use crate::graph::{Graph, StepSize, TensorId};
-use crate::{Error, Result};
 
 /// How much a graph must hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,9 +67,7 @@ pub fn text_graph(
 ) -> Result<(Graph, TextTensors)> {
     match config {
         ModelConfig::V4(c) => deepseek_v4::text_graph(c, weights, capacity, max),
-        ModelConfig::Mla(_) => {
-            Err(Error::Config(format!("{} cannot be run yet", config.architecture())))
-        }
+        ModelConfig::Mla(c) => deepseek_v3::text_graph(c, weights, capacity, max),
         ModelConfig::Dense(c) => llama::text_graph(c, weights, capacity, max),
     }
 }

@@ -5,8 +5,8 @@
 //! newer `deepseek2` files store in its stead. With H heads,
 //!
 //! - `kv_b_proj` is `[H * (nope + v), kv_lora]`, each head's `nope` rows and then its `v`;
-//! - `k_b_proj` is `[H, kv_lora, nope]`: the transpose of each head's first rows;
-//! - `v_b_proj` is `[H, v, kv_lora]`.
+//! - `k_b_proj` is `[H * kv_lora, nope]`: the transpose of each head's first rows;
+//! - `v_b_proj` is `[H * v, kv_lora]`.
 
 use super::super::names::{Part, Pick};
 
@@ -118,7 +118,9 @@ pub(in crate::formats) fn spellings(name: &str) -> Vec<(String, Pick)> {
     if let Some(spellings) = tail.strip_prefix(experts).and_then(|tail| expert(layer, tail)) {
         return spellings;
     }
-    let found = translate(table, tail).map(|tail| (format!("blk.{layer}.{tail}"), Pick::AsStored));
+    let halves = ["self_attn.k_b_proj.weight", "self_attn.v_b_proj.weight"];
+    let pick = if halves.contains(&tail) { Pick::Flatten } else { Pick::AsStored };
+    let found = translate(table, tail).map(|tail| (format!("blk.{layer}.{tail}"), pick));
     found.into_iter().collect()
 }
 
