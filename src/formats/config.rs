@@ -232,19 +232,6 @@ impl ModelConfig {
             Self::Dense(_) => (0, 0, 0),
         }
     }
-
-    /// Parameters of the routed experts that a token does not use.
-    pub fn idle_parameters(&self) -> u64 {
-        let (layers, inter) = match self {
-            Self::V4(c) => (c.layers.len(), c.moe_inter),
-            Self::Mla(c) => (c.layers - c.dense_layers, c.moe_inter),
-            Self::Dense(_) => return 0,
-        };
-        let (experts, used, _) = self.experts();
-        // Saturating: the config's numbers need not be those of the tensors.
-        let factors = [self.hidden(), inter, experts - used, layers];
-        factors.iter().fold(3, |n: u64, &factor| n.saturating_mul(factor as u64))
-    }
 }
 
 /// Token ids below `vocab`, given as one number or a list; empty if the field is missing.
