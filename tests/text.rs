@@ -1,5 +1,5 @@
 //! Prompts, token ids and tensor names against implementations nobody here wrote. The fixtures are
-//! made by `scripts/fixtures/text.py`.
+//! made by `scripts/fixtures/text.py` and `scripts/fixtures/text_families.py`.
 
 #[path = "text/dialects.rs"]
 mod dialects;
@@ -7,3 +7,5 @@ mod dialects;
 mod families;
 #[path = "text/prompts.rs"]
 mod prompts;
+#[path = "text/real.rs"]
+mod real;
