@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use crate::formats;
+use crate::formats::{self, BlockFormat};
 use crate::runtime::{self, Engine, EngineOptions, Model};
 use crate::{Error, Result};
 
@@ -54,7 +54,7 @@ impl From<Qat> for formats::Qat {
     }
 }
 
-/// Where to run.
+/// Where to run, and in what.
 #[derive(Clone, Debug, Args)]
 pub struct DeviceArgs {
     /// What to run on
@@ -63,6 +63,21 @@ pub struct DeviceArgs {
     /// Adapter to use: an index or part of a name from `fathom devices` [env: FATHOM_ADAPTER]
     #[arg(long, value_name = "NAME|INDEX")]
     pub adapter: Option<String>,
+    /// Quantize matrices to this format while loading: q4_0, q8_0, q4_k, ...
+    #[arg(long, value_name = "TYPE", value_parser = quant)]
+    pub quant: Option<BlockFormat>,
+}
+
+/// The format called `name`, of those that can be quantized to.
+///
+/// # Errors
+/// What there is, if that is none of them.
+pub fn quant(name: &str) -> Result<BlockFormat, String> {
+    BlockFormat::named(name).filter(|f| f.can_quantize()).ok_or_else(|| {
+        let able = BlockFormat::all().filter(|f| f.can_quantize());
+        let names: Vec<_> = able.map(|f| f.name().to_lowercase()).collect();
+        format!("no such format to quantize to; there are {}", names.join(", "))
+    })
 }
 
 impl DeviceArgs {
@@ -71,6 +86,7 @@ impl DeviceArgs {
         EngineOptions {
             backend: self.backend.into(),
             adapter: self.adapter.clone(),
+            quant: self.quant,
             ..EngineOptions::default()
         }
     }

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::Outcome;
 use super::common::{self, Qat, bar, print_json, print_line};
-use crate::formats::Weights;
+use crate::formats::{BlockFormat, Weights};
 use crate::gpu::AdapterReport;
 use crate::media;
 use crate::models::ModelWeights;
@@ -36,6 +36,9 @@ pub struct Args {
     /// keeps, or all of it [default: kv for checkpoints quantized to FP8, else off]
     #[arg(long, value_enum)]
     qat: Option<Qat>,
+    /// Quantize matrices to this format while loading: q4_0, q8_0, q4_k, ...
+    #[arg(long, value_name = "TYPE", value_parser = common::quant)]
+    quant: Option<BlockFormat>,
     /// Tokens of the prompt
     #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(4..=4096))]
     tokens: u32,
@@ -60,6 +63,7 @@ pub fn run(args: &Args) -> Outcome {
         backend: Backend::Gpu,
         adapter: args.adapter.clone(),
         qat: args.qat.map(Into::into),
+        quant: args.quant,
         ..EngineOptions::default()
     };
     let mut engine = common::load(&model, &options)?;

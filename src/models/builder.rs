@@ -175,6 +175,11 @@ impl<'a, 'w, C> Builder<'a, 'w, C> {
         let w1 = self.bank(e, gate, e.inter, hidden)?;
         let w3 = self.bank(e, up, e.inter, hidden)?;
         let w2 = self.bank(e, down, hidden, e.inter)?;
+        let [a, b] = [w1, w3].map(|w| self.g.tensor(w));
+        if a.elem != b.elem {
+            let what = format!("is {}, unlike the {} of `{}`", b.elem.name(), a.elem.name(), a.name);
+            return Err(Error::tensor(&b.name, what));
+        }
         let x = self.narrow(x, e.narrow);
         let h = ops::expert_gate_up(&mut self.g, x, w1, w3, chosen, e.limit);
         let h = self.narrow(h, e.narrow);

@@ -27,20 +27,19 @@ enum Source {
 pub struct ModelWeights<'a> {
     files: Weights<'a>,
     sources: HashMap<String, Source>,
-    quantise: Option<BlockFormat>,
+    quantize: Option<BlockFormat>,
 }
 
 impl<'a> ModelWeights<'a> {
     /// The weights in `files`.
     pub fn new(files: Weights<'a>) -> Self {
-        Self { files, sources: HashMap::new(), quantise: None }
+        Self { files, sources: HashMap::new(), quantize: None }
     }
 
-    /// Has matrices quantised to `format` while they are loaded. Tables, vectors, routers and matrices
+    /// Has matrices quantised to `format`, if one is given, while they are loaded. Tables, vectors, routers and matrices
     /// whose rows are no whole blocks stay as they are stored.
-    #[must_use]
-    pub fn quantised_as(self, format: Option<BlockFormat>) -> Self {
-        Self { quantise: format, ..self }
+    pub fn quantize_to(&mut self, format: Option<BlockFormat>) {
+        self.quantize = format;
     }
 
     /// Whether the checkpoint has this tensor.
@@ -55,13 +54,13 @@ impl<'a> ModelWeights<'a> {
     /// What the matrix `name` is kept in.
     fn kept(&self, name: &str, matrix: &Matrix<'_>, cols: usize) -> Elem {
         let projection = name.ends_with(".weight") && !name.ends_with(".gate.weight");
-        match self.quantise {
+        match self.quantize {
             Some(format) if projection && cols % format.block() == 0 => Elem::Block(format),
             _ => matrix.elem(),
         }
     }
 
-    /// A matrix kept as it is stored, unless [`ModelWeights::quantised_as`] says otherwise.
+    /// A matrix kept as it is stored, unless [`ModelWeights::quantize_to`] says otherwise.
     ///
     /// # Errors
     /// If it is missing, of another shape, or stored in a format that kernels cannot read.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::image::{self, Cache};
 use super::{Encoded, GraphId, Out, Prompt, PromptRow, Runner, Sampling};
-use crate::formats::{Checkpoint, ModelConfig, Qat, Weights};
+use crate::formats::{BlockFormat, Checkpoint, ModelConfig, Qat, Weights};
 use crate::gpu::{Gpu, adapters};
 use crate::graph::reference::Data;
 use crate::graph::{Graph, Home, StepSize, TensorId};
@@ -41,12 +41,14 @@ pub struct EngineOptions {
     pub outs: usize,
     /// How a V4 model's activations are rounded; `None` takes what its checkpoint suggests.
     pub qat: Option<Qat>,
+    /// What matrices are quantised to while they are loaded; `None` keeps them as they are stored.
+    pub quant: Option<BlockFormat>,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
         let backend = Backend::Auto;
-        Self { backend, adapter: None, context: None, chunk: 512, outs: 1, qat: None }
+        Self { backend, adapter: None, context: None, chunk: 512, outs: 1, qat: None, quant: None }
     }
 }
 
@@ -70,6 +72,7 @@ pub struct Engine {
     pub chunk: usize,
     /// One line on what it runs on and why.
     pub device: String,
+    quant: Option<BlockFormat>,
     max_outs: usize,
     runner: Runner,
     prefill: Part<TextTensors>,
@@ -121,6 +124,7 @@ impl Engine {
         let max_outs = options.outs.clamp(1, chunk).min(fit.try_into().unwrap_or(usize::MAX));
 
         let mut weights = ModelWeights::new(Weights::new(checkpoint));
+        weights.quantize_to(options.quant);
         let most = StepSize { rows: chunk, outs: max_outs };
         let prefill = text_graph(&config, &mut weights, capacity, most)?;
         let decode = text_graph(&config, &mut weights, capacity, ONE)?;
@@ -152,6 +156,7 @@ impl Engine {
             context,
             chunk,
             device,
+            quant: options.quant,
             max_outs,
             runner,
             prefill,
@@ -168,6 +173,7 @@ impl Engine {
     /// As [`Engine::load`].
     pub fn declare(&self, weights: &mut ModelWeights<'_>) -> Result<()> {
         let capacity = Capacity::new(&self.config, self.context, self.chunk);
+        weights.quantize_to(self.quant);
         text_graph(&self.config, weights, capacity, ONE)?;
         if let Some(vision) = self.config.vision() {
             vision_graph(self.config.hidden(), vision, weights, ONE)?;
