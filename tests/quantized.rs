@@ -131,7 +131,12 @@ fn logits(folder: &tempfile::TempDir, backend: Backend, quant: Option<BlockForma
 }
 
 /// The numbers that a matrix has once it is quantised; and whether it should be.
-fn quantized(name: &str, shape: &[usize], numbers: &[f32], format: BlockFormat) -> Option<Vec<f32>> {
+fn quantized(
+    name: &str,
+    shape: &[usize],
+    numbers: &[f32],
+    format: BlockFormat,
+) -> Option<Vec<f32>> {
     if shape.len() == 1 || !name.ends_with(".weight") || name.ends_with(".gate.weight") {
         return None;
     }

@@ -177,7 +177,8 @@ impl<'a, 'w, C> Builder<'a, 'w, C> {
         let w2 = self.bank(e, down, hidden, e.inter)?;
         let [a, b] = [w1, w3].map(|w| self.g.tensor(w));
         if a.elem != b.elem {
-            let what = format!("is {}, unlike the {} of `{}`", b.elem.name(), a.elem.name(), a.name);
+            let what =
+                format!("is {}, unlike the {} of `{}`", b.elem.name(), a.elem.name(), a.name);
             return Err(Error::tensor(&b.name, what));
         }
         let x = self.narrow(x, e.narrow);
