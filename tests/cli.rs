@@ -1,6 +1,8 @@
 //! The `fathom` program from outside: whatever it is given, it answers or says in one line what is
 //! wrong, and never panics or hangs.
 
+#[path = "cli/chat.rs"]
+mod chat;
 #[path = "cli/media.rs"]
 mod media;
 #[path = "cli/models.rs"]

@@ -5,6 +5,8 @@
 mod dialects;
 #[path = "text/families.rs"]
 mod families;
+#[path = "text/folders.rs"]
+mod folders;
 #[path = "text/prompts.rs"]
 mod prompts;
 #[path = "text/real.rs"]

@@ -251,7 +251,7 @@ impl Engine {
                 && id as usize >= vocab
             {
                 return Err(Error::Request(format!(
-                    "token {at} of the prompt is {id}, the model has {vocab}: its tokenizer.json \
+                    "token {at} of the prompt is {id}, the model has {vocab}: its tokenizer \
                      is another model's"
                 )));
             }

@@ -93,7 +93,7 @@ fn folders_that_are_no_models() {
     // A tokenizer that knows more tokens than the model.
     let tokenizer = super::repository("weights/minnow/tokenizer.json");
     std::fs::copy(tokenizer, copy.path().join("tokenizer.json")).unwrap();
-    on_cpu("run -p hello").arg(copy.path()).fails(&["token", "tokenizer.json is another model's"]);
+    on_cpu("run -p hello").arg(copy.path()).fails(&["token", "its tokenizer is another model's"]);
 }
 
 #[test]
