@@ -12,6 +12,7 @@ pub mod graph;
 pub mod media;
 pub mod models;
 pub mod ops;
+pub mod quantize;
 pub mod runtime;
 pub mod text;
 

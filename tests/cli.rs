@@ -7,6 +7,8 @@ mod chat;
 mod media;
 #[path = "cli/models.rs"]
 mod models;
+#[path = "cli/quantize.rs"]
+mod quantize;
 #[path = "cli/released.rs"]
 mod released;
 #[path = "cli/usage.rs"]

@@ -5,6 +5,7 @@ mod devices;
 mod eval;
 mod inspect;
 mod logits;
+mod quantize;
 mod run;
 mod verify;
 
@@ -30,6 +31,7 @@ enum Command {
     Inspect(inspect::Args),
     Verify(verify::Args),
     Logits(logits::Args),
+    Quantize(quantize::Args),
     Eval(eval::Args),
 }
 
@@ -45,6 +47,7 @@ pub fn main() -> ExitCode {
         Command::Devices(args) => devices::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Logits(args) => logits::run(&args),
+        Command::Quantize(args) => quantize::run(&args),
     };
     match done {
         Ok(code) => code,

@@ -136,6 +136,12 @@ impl Checkpoint {
         self.tensors.contains_key(name)
     }
 
+    /// Lets the system take back the memory that tensors were read into, for those who go through a
+    /// model larger than memory. Views stay usable.
+    pub fn release(&self) {
+        self.shards.iter().for_each(Shard::release);
+    }
+
     /// Every tensor's name as the files spell it, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)

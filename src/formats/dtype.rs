@@ -79,6 +79,31 @@ impl DType {
         bits.is_multiple_of(8).then_some(bits / 8)
     }
 
+    /// Every format but the blocks that a GGUF file may have, with the number it gives it.
+    const GGML: [(Self, u32); 7] = [
+        (Self::F32, 0),
+        (Self::F16, 1),
+        (Self::I8, 24),
+        (Self::I32, 26),
+        (Self::I64, 27),
+        (Self::F64, 28),
+        (Self::BF16, 30),
+    ];
+
+    /// The number a GGUF file gives this format; `None` for those no GGUF file has.
+    pub fn ggml(self) -> Option<u32> {
+        match self {
+            Self::Block(format) => format.ggml(),
+            _ => Self::GGML.iter().find(|row| row.0 == self).map(|row| row.1),
+        }
+    }
+
+    /// The format of that number in a GGUF file, if Fathom knows it.
+    pub(super) fn from_ggml(number: u32) -> Option<Self> {
+        let plain = Self::GGML.iter().find(|row| row.1 == number).map(|row| row.0);
+        plain.or_else(|| BlockFormat::from_ggml(number).map(Self::Block))
+    }
+
     /// The format a safetensors header means, or `None` for the exotic ones not in this list.
     pub(super) fn from_safetensors(dtype: Dtype) -> Option<Self> {
         Self::TABLE.iter().find(|row| row.1 == dtype).map(|row| row.0)

@@ -147,6 +147,13 @@ impl<'a> Weights<'a> {
         self.spellings(name).iter().any(|(spelling, _)| self.checkpoint.contains(spelling))
     }
 
+    /// The name in the files of the tensor canonically called `name`, if it is there; that of the
+    /// tensor it is a part of, where experts are fused.
+    pub fn stored_name(self, name: &str) -> Option<String> {
+        let mut spellings = self.spellings(name).into_iter().map(|(spelling, _)| spelling);
+        spellings.find(|spelling| self.checkpoint.contains(spelling))
+    }
+
     /// Every name the tensor canonically called `name` may have in files of this kind, and how to
     /// get it from the tensor of that name.
     fn spellings(self, name: &str) -> Vec<(String, Pick)> {

@@ -92,6 +92,17 @@ impl Shard {
         }
     }
 
+    /// Lets the system take back the memory that a mapped file was read into; what is looked at again
+    /// is read again.
+    pub fn release(&self) {
+        #[cfg(unix)]
+        if let Bytes::Mapped(map) = &self.bytes {
+            // SAFETY: nothing is lost, as the map is read-only and thus always equal to its file.
+            // A failure only leaves the memory in use.
+            let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+        }
+    }
+
     /// The view of a tensor of this shard.
     pub fn view(&self, name: &str, entry: &Entry) -> TensorView<'_> {
         TensorView {

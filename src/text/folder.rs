@@ -107,21 +107,29 @@ impl TextFolder {
     /// Its chat template for prompts in the ids of `tokenizer`, if it has one. An error if there is
     /// one that cannot be used.
     pub fn template(&self, tokenizer: &Tokenizer) -> Result<Option<ChatTemplate>> {
+        let source = self.template_source()?;
+        source.map(|(path, source)| ChatTemplate::new(path, source, tokenizer)).transpose()
+    }
+
+    /// The text of its chat template and the file that has it, if it has one. An error if a file
+    /// cannot be read, or has templates of which none is the default.
+    pub fn template_source(&self) -> Result<Option<(PathBuf, String)>> {
         let path = self.path.join("chat_template.jinja");
         if let Some(source) = read(&path)? {
-            return ChatTemplate::new(path, source, tokenizer).map(Some);
+            return Ok(Some((path, source)));
         }
+        let path = self.path.join(CONFIG);
         let config = self.json::<TokenizerConfig>(CONFIG)?.unwrap_or_default();
-        let source = match config.chat_template {
-            None => return Ok(None),
-            Some(Templates::One(source)) => source,
+        Ok(match config.chat_template {
+            None => None,
+            Some(Templates::One(source)) => Some((path, source)),
             Some(Templates::Named(all)) => {
                 let default = all.into_iter().find(|template| template.name == "default");
                 let what = "`chat_template` has no template named \"default\"";
-                default.ok_or_else(|| Error::file(self.path.join(CONFIG), what))?.template
+                let source = default.ok_or_else(|| Error::file(&path, what))?.template;
+                Some((path, source))
             }
-        };
-        ChatTemplate::new(self.path.join(CONFIG), source, tokenizer).map(Some)
+        })
     }
 
     /// The file `name`, if there is one.

@@ -13,6 +13,7 @@ mod v4;
 mod vocabulary;
 
 pub use folder::TextFolder;
+pub(crate) use pre_tokenizer::name_of as name_of_pre_tokenizer;
 pub use prompt::{
     Content, Conversation, Effort, EncodedPrompt, Frame, Message, Mode, Piece, PromptStyle,
 };

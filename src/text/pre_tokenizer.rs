@@ -4,6 +4,7 @@
 //! The rules are those of the `tokenizer.json` that each name was made from, which decides where
 //! llama.cpp departs from it.
 
+use serde_json::Value;
 use tokenizers::normalizers::NFC;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::pre_tokenizers::{byte_level::ByteLevel, digits::Digits, sequence::Sequence};
@@ -83,6 +84,35 @@ pub(super) fn rules(name: &str) -> tokenizers::Result<Option<Rules>> {
         ])),
         _ => return Ok(None),
     }))
+}
+
+/// The name of the rules by which a `tokenizer.json` cuts texts, `rules` being its `pre_tokenizer`, if
+/// they have one.
+pub(crate) fn name_of(rules: &Value) -> Option<&'static str> {
+    let wanted = comparable(&serde_json::from_value(rules.clone()).ok()?)?;
+    // Where rules have several names, the one that every reader knows.
+    let named = ["llama-bpe", "qwen2"].iter().chain(NAMES);
+    named.copied().find(|name| {
+        let same = |r: Rules| comparable(&r.splitter).as_ref() == Some(&wanted);
+        self::rules(name).ok().flatten().is_some_and(same)
+    })
+}
+
+/// Rules without what has no effect on ids.
+fn comparable(rules: &PreTokenizerWrapper) -> Option<Value> {
+    fn strip(value: &mut Value) {
+        match value {
+            Value::Object(fields) => {
+                fields.remove("trim_offsets");
+                fields.values_mut().for_each(strip);
+            }
+            Value::Array(items) => items.iter_mut().for_each(strip),
+            _ => {}
+        }
+    }
+    let mut value = serde_json::to_value(rules).ok()?;
+    strip(&mut value);
+    Some(value)
 }
 
 /// Words in Latin, Greek, Cyrillic and a few other scripts with upper and lower case. Characters that

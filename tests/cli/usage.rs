@@ -14,7 +14,7 @@ fn logits(tokens: &str, out: &Path) -> (tempfile::TempDir, Fathom) {
 
 #[test]
 fn help_has_examples() {
-    for command in ["run", "devices", "inspect", "verify", "logits", "eval"] {
+    for command in ["run", "devices", "inspect", "verify", "logits", "eval", "quantize"] {
         let help = fathom([command, "--help"]).succeeds();
         assert!(help.contains("Examples:\n  fathom "), "{help}");
         assert!(fathom(["--help"]).succeeds().contains(command));

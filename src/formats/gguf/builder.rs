@@ -1,6 +1,7 @@
 //! GGUF files for tests, sound or broken in one way.
 
-use super::{Array, Value};
+use super::Value;
+use super::write::encode;
 
 /// A file in the making.
 #[derive(Clone)]
@@ -39,8 +40,9 @@ impl File {
 
     /// Adds a metadata entry.
     pub fn with(self, key: &str, value: Value) -> Self {
-        let (kind, bytes) = encode(&value);
-        self.raw(key, &[&kind.to_le_bytes()[..], &bytes].concat())
+        let mut bytes = vec![];
+        encode(&value, &mut bytes);
+        self.raw(key, &bytes)
     }
 
     /// Adds a tensor whose dimensions are `sizes`, innermost first, at an offset of the data.
@@ -77,27 +79,5 @@ impl File {
     /// The file with the data its tensors need.
     pub fn bytes(&self) -> Vec<u8> {
         self.with_data(self.data)
-    }
-}
-
-/// A value's type number and bytes.
-fn encode(value: &Value) -> (u32, Vec<u8>) {
-    match value {
-        Value::U16(n) => (2, n.to_le_bytes().to_vec()),
-        Value::U32(n) => (4, n.to_le_bytes().to_vec()),
-        Value::I32(n) => (5, n.to_le_bytes().to_vec()),
-        Value::F32(x) => (6, x.to_le_bytes().to_vec()),
-        Value::Bool(b) => (7, vec![u8::from(*b)]),
-        Value::Str(t) => (8, text(t)),
-        Value::Array(array) => {
-            let (kind, count, items) = match array {
-                Array::U32(n) => (4u32, n.len(), n.iter().flat_map(|n| n.to_le_bytes()).collect()),
-                Array::F32(x) => (6, x.len(), x.iter().flat_map(|x| x.to_le_bytes()).collect()),
-                Array::Str(t) => (8, t.len(), t.iter().flat_map(text).collect::<Vec<u8>>()),
-                other => panic!("no test writes {other:?}"),
-            };
-            (9, [&kind.to_le_bytes()[..], &(count as u64).to_le_bytes(), &items].concat())
-        }
-        other => panic!("no test writes {other:?}"),
     }
 }

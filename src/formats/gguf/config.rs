@@ -1,13 +1,13 @@
 //! A `config.json` in Hugging Face's spelling from a GGUF file's metadata.
 //!
 //! Fields whose keys are missing are left out, so that whoever reads the config names them. Beyond
-//! what Transformers knows, `fathom_rope_interleaved: true` (of `llama`) says that the rows of
-//! `q_proj` and `k_proj` are permuted so that rotation pairs neighbours (2i, 2i+1) of a head rather
-//! than its halves.
+//! what Transformers knows, these fields may appear:
 //!
-//! Llama 3.1's stretching is not in the metadata: llama.cpp stores what it divides each frequency of
-//! a head by, as the tensor `rope_freqs.weight`. It is turned back into a `rope_scaling` of the kind
-//! `llama3`, whose other numbers are the same in all of its models; other factors are refused.
+//! - `fathom_rope_interleaved: true` (`llama`): the rows of `q_proj` and `k_proj` are permuted so
+//!   that rotation pairs neighbours (2i, 2i+1) of a head rather than its halves.
+//! - `fathom_rope_factors: [..]` (`llama`): a head's frequency i is divided by the i-th of these. What
+//!   the `llama3` kind of `rope_scaling` amounts to, which llama.cpp stores as the tensor
+//!   `rope_freqs.weight`.
 //!
 //! YaRN of `deepseek2`: Hugging Face has `mscale` and `mscale_all_dim`; the key
 //! `rope.scaling.yarn_log_multiplier` is a tenth of the latter, and all models of the architecture
@@ -85,10 +85,6 @@ const SCALING: [Field; 4] = [
     ("yarn_beta_fast", "beta_fast"),
     ("yarn_beta_slow", "beta_slow"),
 ];
-
-/// Of Llama 3.1 and later: tokens of context before stretching, and the rotations over these below
-/// which a frequency is divided in full, and above which it is left as it is.
-const LLAMA3: (f64, f64, f64) = (8192.0, 1.0, 4.0);
 
 /// How models choose from groups of experts whose files are older than the keys that say so, by
 /// width and number of experts: V2, and V3 with R1.
@@ -203,19 +199,13 @@ impl Config<'_> {
         if self.architecture != "llama" {
             return Ok(());
         }
+        if (self.find)("blk.0.ffn_gate.bias").is_some() {
+            self.set("mlp_bias", json!(true));
+        }
         self.set("fathom_rope_interleaved", json!(true));
         let Some(view) = (self.find)("rope_freqs.weight") else { return Ok(()) };
-        let theta = self.gguf.f32(&self.key("rope.freq_base"))?.unwrap_or(10_000.0);
-        let factors = view.to_f32()?;
-        let Some(factor) = llama3_factor(&factors, theta.into()) else {
-            return Err(view.error("its factors are not those of Llama 3.1's stretching"));
-        };
-        let (original, low, high) = LLAMA3;
-        let scaling = json!({
-            "rope_type": "llama3", "factor": fraction(factor), "low_freq_factor": low,
-            "high_freq_factor": high, "original_max_position_embeddings": original as u32,
-        });
-        self.set("rope_scaling", scaling);
+        let factors: Vec<Json> = view.to_f32()?.into_iter().map(fraction).collect();
+        self.set("fathom_rope_factors", json!(factors));
         Ok(())
     }
 
@@ -318,20 +308,6 @@ impl Config<'_> {
         self.set("rope_scaling", Json::Object(scaling));
         Ok(())
     }
-}
-
-/// What Llama 3.1's stretching divides the slowest frequencies by, if these `factors` of a head's
-/// frequencies for the base `theta` are its.
-fn llama3_factor(factors: &[f32], theta: f64) -> Option<f32> {
-    let (original, low, high) = LLAMA3;
-    let most = factors.iter().copied().fold(1.0, f32::max);
-    let fits = factors.iter().enumerate().all(|(i, &found)| {
-        let turn = std::f64::consts::TAU * theta.powf(i as f64 / factors.len() as f64);
-        let smooth = ((original / turn - low) / (high - low)).clamp(0.0, 1.0);
-        let factor = 1.0 / ((1.0 - smooth) / f64::from(most) + smooth);
-        (f64::from(found) / factor - 1.0).abs() < 1e-4
-    });
-    fits.then_some(most)
 }
 
 /// A number with no more digits than it takes to tell it from other `f32`s.

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 
+use super::super::DType;
 use super::super::shard::Entry;
-use super::super::{BlockFormat, DType};
 use super::{Array, Strings, Value};
 
 /// What went wrong, without the file's name.
@@ -119,20 +119,6 @@ fn place(infos: Vec<(&str, Info)>, data: usize, len: usize) -> Result<Vec<(Strin
         }
     }
     Ok(tensors)
-}
-
-/// How a GGUF file's type number is stored, if Fathom knows it.
-fn dtype(number: u32) -> Option<DType> {
-    Some(match number {
-        0 => DType::F32,
-        1 => DType::F16,
-        24 => DType::I8,
-        26 => DType::I32,
-        27 => DType::I64,
-        28 => DType::F64,
-        30 => DType::BF16,
-        _ => DType::Block(BlockFormat::from_ggml(number)?),
-    })
 }
 
 /// Reads a file from front to back.
@@ -249,7 +235,8 @@ impl<'a> Cursor<'a> {
         // GGUF lists the innermost dimension first.
         shape.reverse();
         let number = u32::from_le_bytes(self.number()?);
-        let dtype = dtype(number).ok_or_else(|| format!("its type {number} is unknown"))?;
+        let dtype =
+            DType::from_ggml(number).ok_or_else(|| format!("its type {number} is unknown"))?;
         let offset = u64::from_le_bytes(self.number()?);
         if !offset.is_multiple_of(alignment.into()) {
             return Err(format!("its offset {offset} is not a multiple of {alignment}"));

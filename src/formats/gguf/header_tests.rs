@@ -14,7 +14,7 @@ fn a_good_file() {
     assert_eq!(header.metadata["general.architecture"], Value::Str("llama".into()));
     let [(a, first), (b, second)] = header.tensors.as_slice() else { panic!("two tensors") };
     assert_eq!((a.as_str(), &first.shape, first.dtype), ("a", &vec![2, 3], DType::F32));
-    assert_eq!((b.as_str(), second.dtype), ("b", DType::Block(BlockFormat::Q4_0)));
+    assert_eq!((b.as_str(), second.dtype), ("b", DType::Block(crate::formats::BlockFormat::Q4_0)));
     let data = bytes.len() - 32 - 64;
     assert_eq!(first.range, data..data + 24);
     assert_eq!(second.range, data + 32..data + 68);

@@ -11,6 +11,7 @@ mod header;
 mod names;
 mod split;
 mod value;
+mod write;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,8 +22,10 @@ use split::PartName;
 
 pub(super) use config::config_text;
 pub(super) use names::spellings;
+pub use names::{gguf_experts, gguf_parameters};
 pub(super) use split::only_model;
 pub use value::{Array, Strings, Value};
+pub use write::{TensorInfo, Writer};
 
 /// The metadata of a GGUF model; of the first part, if it has several.
 #[derive(Debug)]

@@ -8,6 +8,8 @@
 //! - `k_b_proj` is `[H * kv_lora, nope]`: the transpose of each head's first rows;
 //! - `v_b_proj` is `[H * v, kv_lora]`.
 
+use std::collections::BTreeMap;
+
 use super::super::names::{Part, Pick};
 
 /// A module's or parameter's canonical name and the module in a GGUF file that it becomes.
@@ -122,6 +124,39 @@ pub(in crate::formats) fn spellings(name: &str) -> Vec<(String, Pick)> {
     let pick = if halves.contains(&tail) { Pick::Flatten } else { Pick::AsStored };
     let found = translate(table, tail).map(|tail| (format!("blk.{layer}.{tail}"), pick));
     found.into_iter().collect()
+}
+
+/// Every parameter that a model may have outside its layers, or in layer `layer` except for its
+/// experts' matrices: its canonical name, DeepSeek's `official` one or Hugging Face's, and its name in
+/// a GGUF file.
+pub fn gguf_parameters(official: bool, layer: Option<usize>) -> Vec<(String, String)> {
+    let (prefix, blocks, table) = match layer {
+        None => (String::new(), String::new(), &TOP[..]),
+        Some(n) if official => (format!("layers.{n}."), format!("blk.{n}."), &OFFICIAL[..]),
+        Some(n) => (format!("model.layers.{n}."), format!("blk.{n}."), &HUGGING_FACE[..]),
+    };
+    let spelled = |row: &&Row| row.0.starts_with("model.") || row.0 == "lm_head";
+    let rows = table.iter().filter(|row| layer.is_some() || spelled(row) != official);
+    let tails = rows.flat_map(|(stem, _)| {
+        [(*stem).to_owned(), format!("{stem}.weight"), format!("{stem}.bias")]
+    });
+    let both = |tail: String| {
+        let gguf = translate(table, &tail)?;
+        Some((format!("{prefix}{tail}"), format!("{blocks}{gguf}")))
+    };
+    // By name, as a parameter may be a row of its own and another row's bias.
+    tails.filter_map(both).collect::<BTreeMap<_, _>>().into_iter().collect()
+}
+
+/// The matrices of each of `experts` experts of a layer: their canonical names, as above, and the name
+/// in a GGUF file of the tensor that has them one below the other.
+pub fn gguf_experts(official: bool, layer: usize, experts: usize) -> [(Vec<String>, String); 3] {
+    EXPERT.map(|(names, tensor, _)| {
+        let (prefix, matrix) = if official { ("layers", "ffn") } else { ("model.layers", "mlp") };
+        let name = names[usize::from(!official)];
+        let of = |e| format!("{prefix}.{layer}.{matrix}.experts.{e}.{name}.weight");
+        ((0..experts).map(of).collect(), format!("blk.{layer}.{tensor}.weight"))
+    })
 }
 
 /// A canonical name by a table: parameters are called `weight` there even if they have no module.

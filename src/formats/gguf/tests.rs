@@ -197,33 +197,17 @@ fn llama_config() {
     );
 }
 
-/// The factors llama.cpp's converter gives Llama 3.1 8B: 128 elements a head, base 500000.
 #[test]
-fn llama3_stretching_is_recovered() {
-    let mut factors = [8.0f32; 64];
-    factors[..29].fill(1.0);
-    factors[29..35]
-        .copy_from_slice(&[1.2074839, 1.5534146, 2.0263132, 2.6945297, 3.6842525, 5.2573266]);
-    let file = |factors: &[f32]| {
-        let file = with_numbers("llama", &[("block_count", 1)])
-            .with("llama.rope.freq_base", Value::F32(500_000.0))
-            .tensor("rope_freqs.weight", &[factors.len() as u64], 0, 4 * factors.len());
-        let mut bytes = file.with_data(0);
-        bytes.extend(factors.iter().flat_map(|x| x.to_le_bytes()));
-        Checkpoint::from_gguf_bytes("m.gguf", bytes)
-    };
-    let config: Json = serde_json::from_str(file(&factors).unwrap().config_text()).unwrap();
-    assert_eq!(
-        config["rope_scaling"],
-        json!({
-            "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-            "original_max_position_embeddings": 8192,
-        })
-    );
-    factors[40] = 7.0;
-    let e = file(&factors).unwrap_err().to_string();
-    let what = "its factors are not those of Llama 3.1's stretching";
-    assert_eq!(e, format!("m.gguf: tensor `rope_freqs.weight`: {what}"));
+fn factors_of_frequencies_are_passed_on() {
+    let factors = [1.0f32, 1.2074839, 8.0];
+    let file =
+        with_numbers("llama", &[("block_count", 1)]).tensor("rope_freqs.weight", &[3], 0, 12);
+    let mut bytes = file.with_data(0);
+    bytes.extend(factors.iter().flat_map(|x| x.to_le_bytes()));
+    let file = Checkpoint::from_gguf_bytes("m.gguf", bytes).unwrap();
+    let config: Json = serde_json::from_str(file.config_text()).unwrap();
+    let read: Vec<f32> = serde_json::from_value(config["fathom_rope_factors"].clone()).unwrap();
+    assert_eq!(read, factors);
 }
 
 #[test]
