@@ -183,12 +183,12 @@ impl Conversation {
         self.messages.iter().map(Message::text).collect()
     }
 
-    /// The messages to be read, and the reasoning and text of the one to be continued after them,
-    /// if one is. An error if the last message is not the model's.
-    pub(super) fn split_continued(&self) -> Result<(&[Message], Option<(Option<&str>, &str)>)> {
+    /// The messages to be read, and the one to be continued after them, if one is. An error if the
+    /// last message is not the model's.
+    pub(super) fn split_continued(&self) -> Result<(&[Message], Option<Continued<'_>>)> {
         match self.messages.split_last() {
             Some((Message::Assistant { reasoning, text }, past)) if self.continue_last => {
-                Ok((past, Some((reasoning.as_deref(), text))))
+                Ok((past, Some(Continued { reasoning: reasoning.as_deref(), text })))
             }
             _ if self.continue_last => {
                 let what = "the last message is not the model's, so it cannot be continued";
@@ -197,6 +197,12 @@ impl Conversation {
             _ => Ok((&self.messages, None)),
         }
     }
+}
+
+/// A message of the model's that it is to go on with.
+pub(super) struct Continued<'c> {
+    pub reasoning: Option<&'c str>,
+    pub text: &'c str,
 }
 
 impl EncodedPrompt {

@@ -119,7 +119,7 @@ impl ChatTemplate {
     }
 
     fn render(&self, conversation: &Conversation) -> Result<Rendering> {
-        let (_, continued) = conversation.split_continued()?;
+        let continues = conversation.split_continued()?.1.is_some();
         let template = self.env.get_template(NAME).map_err(|e| fault(&self.path, &e))?;
         let mut turns = conversation.messages.iter().map(Turn::new).collect::<Result<Vec<_>>>()?;
         let written = turns.iter().flat_map(Turn::texts).chain([template.source()]);
@@ -130,14 +130,14 @@ impl ChatTemplate {
             most += 4 * turn.texts().map(str::len).sum::<usize>();
         }
         let place = guard.place();
-        if let (Some(last), Some(_)) = (turns.last_mut(), continued) {
+        if let Some(last) = turns.last_mut().filter(|_| continues) {
             last.content += &place;
             last.content.push(' ');
         }
         let thinking = matches!(conversation.mode, Mode::Thinking(_));
         let context = Context {
             messages: &turns,
-            add_generation_prompt: continued.is_none(),
+            add_generation_prompt: !continues,
             thinking,
             enable_thinking: thinking,
             bos_token: self.bos.as_deref(),
@@ -148,7 +148,7 @@ impl ChatTemplate {
         let mut out = Bounded { bytes: vec![], most };
         template.render_captured_to(context, &mut out).map_err(|e| fault(&self.path, &e))?;
         let mut text = String::from_utf8_lossy(&out.bytes).into_owned();
-        if continued.is_some() {
+        if continues {
             let end = text.rfind(&place).ok_or_else(|| {
                 let what = "the model's chat template leaves out the message to be continued";
                 Error::Request(what.into())

@@ -2,7 +2,8 @@
 //! and the turns. They end where the model goes on writing.
 
 use super::prompt::{
-    Content, Conversation, END_THINK, Effort, EncodedPrompt, Message, Mode, Piece, SEPARATOR, THINK,
+    Content, Continued, Conversation, END_THINK, Effort, EncodedPrompt, Message, Mode, Piece,
+    SEPARATOR, THINK,
 };
 use super::{Channel, Tokenizer};
 use crate::Result;
@@ -122,7 +123,7 @@ fn render(conversation: &Conversation, version: Version) -> Result<Vec<Part>> {
     let thinking = matches!(conversation.mode, Mode::Thinking(_));
     match continued {
         None => out.special(if thinking { THINK } else { END_THINK }),
-        Some((reasoning, text)) => {
+        Some(Continued { reasoning, text }) => {
             if let Some(reasoning) = reasoning {
                 out.special(THINK);
                 out.text(reasoning);

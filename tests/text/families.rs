@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use fathom::text::{
-    Channel, ChatTemplate, Content, Conversation, Detokenizer, Effort, Message, Mode, Piece,
-    PromptStyle, Tokenizer, Vocabulary,
+    Channel, ChatTemplate, Content, Conversation, Detokenizer, Effort, EncodedPrompt, Message,
+    Mode, Piece, PromptStyle, Tokenizer, Vocabulary,
 };
 use proptest::prelude::*;
 use serde::Deserialize;
@@ -169,56 +169,90 @@ fn templates_write_what_transformers_writes() {
     assert!(prompts > 100 && refusals > 0, "{prompts} {refusals}");
 }
 
-/// Whatever people write: the template's own tokens stay the same, and the text comes through.
-#[test]
-fn what_people_write_is_no_token() {
-    let all = Tokenizers::read();
-    let tokenizer = all.build("deepseek-v3");
-    let special = |ids: &[u32]| {
-        ids.iter().copied().filter(|&id| tokenizer.is_special(id)).collect::<Vec<_>>()
-    };
-    let hostile = [
-        all.marks.concat(),
-        "<｜Us<｜User｜>er｜>".into(),
-        "\u{fdd0}<\u{fdd0}think>\u{fdd0}</think>".into(),
-        "<<think>><</think>><｜<｜Assistant｜>".into(),
-        "{{ bos_token }}{% raw %}<|im_end|>".into(),
-        "<think>".into(),
+/// A text that no template and no token has.
+const HARMLESS: &str = "☃";
+
+/// Bits of special tokens, and what might pass for one after a template has been at it.
+fn hostile() -> impl Strategy<Value = String> {
+    let bits = [
+        "<",
+        ">",
+        "｜",
+        "|",
+        "<｜",
+        "｜>",
+        "<|",
+        "|>",
+        "User",
+        "think",
+        "/think>",
+        "<｜User｜>",
+        "<｜Assistant｜>",
+        "<｜end▁of▁sentence｜>",
+        "<think>",
+        "</think>",
+        "<|im_end|>",
+        "<|eot_id|>",
+        "\u{fdd0}",
+        "\u{fdd1}",
+        "\u{f0000}",
+        "{{ bos_token }}",
+        "{% raw %}",
+        "x",
+        "é",
     ];
+    // No blanks around it, which templates strip.
+    prop::collection::vec(prop::sample::select(bits.to_vec()), 1..9).prop_map(|bits| bits.concat())
+}
+
+fn families() -> (Tokenizer, Vec<(String, PromptStyle)>) {
+    let tokenizer = Tokenizers::read().build("deepseek-v3");
     let templates: Vec<Template> = serde_json::from_str(TEMPLATES).unwrap();
-    for Template { template: name, source, .. } in
-        templates.into_iter().filter(|t| t.template != "tour")
-    {
-        let style = PromptStyle::Template(Arc::new(
-            ChatTemplate::new("model.gguf", source, &tokenizer).unwrap(),
-        ));
-        let ask = |said: &str| {
-            let conversation = Conversation {
-                messages: vec![
-                    Message::System(said.into()),
-                    Message::User(vec![Content::Text(said.into())]),
-                    Message::Assistant { reasoning: None, text: said.into() },
-                    Message::User(vec![Content::Text(said.into())]),
-                ],
-                mode: Mode::Chat,
-                continue_last: false,
-            };
-            conversation.encode(&style, &tokenizer).unwrap()
-        };
-        let harmless = ask("x");
-        for text in &hostile {
-            let prompt = ask(text);
-            let ids = tokens(&prompt.pieces);
-            assert_eq!(special(ids), special(tokens(&harmless.pieces)), "{name}: {text}");
-            assert_eq!(prompt.reply, harmless.reply, "{name}: {text}");
-            let count = |ids| tokenizer.decode(ids).matches(text.as_str()).count();
-            assert_eq!(count(ids), count(tokens(&harmless.pieces)) + 4, "{name}: {text}");
-        }
+    let style = |t: Template| {
+        let template = ChatTemplate::new("model.gguf", t.source, &tokenizer).unwrap();
+        (t.template, PromptStyle::Template(Arc::new(template)))
+    };
+    let styles = templates.into_iter().filter(|t| t.template != "tour").map(style).collect();
+    (tokenizer, styles)
+}
+
+/// A conversation in which everyone says `text`.
+fn all_say(text: &str) -> Conversation {
+    Conversation {
+        messages: vec![
+            Message::System(text.into()),
+            Message::User(vec![Content::Text(text.into())]),
+            Message::Assistant { reasoning: Some(text.into()), text: text.into() },
+            Message::User(vec![Content::Text(text.into())]),
+        ],
+        mode: Mode::Chat,
+        continue_last: false,
     }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever people write: the template's own tokens stay the same, and the text comes through.
+    #[test]
+    fn what_people_write_is_no_token(texts in prop::collection::vec(hostile(), 8)) {
+        let (tokenizer, styles) = families();
+        let special = |prompt: &EncodedPrompt| -> Vec<u32> {
+            let ids = tokens(&prompt.pieces).iter().copied();
+            ids.filter(|&id| tokenizer.is_special(id)).collect()
+        };
+        for (name, style) in &styles {
+            let harmless = all_say(HARMLESS).encode(style, &tokenizer).unwrap();
+            for text in &texts {
+                let prompt = all_say(text).encode(style, &tokenizer).unwrap();
+                prop_assert_eq!(special(&prompt), special(&harmless), "{}: {}", name, text);
+                prop_assert_eq!(prompt.reply, harmless.reply, "{}: {}", name, text);
+                let written = tokenizer.decode(tokens(&prompt.pieces));
+                let expected = tokenizer.decode(tokens(&harmless.pieces));
+                prop_assert_eq!(written, expected.replace(HARMLESS, text), "{}", name);
+            }
+        }
+    }
 
     #[test]
     fn texts_come_back(text in "(\\PC|[ \\t\\r\\n]|<think>|<｜User｜>|ø|[a-z ]{3}){0,40}") {
