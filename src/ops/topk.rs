@@ -17,10 +17,14 @@ pub fn topk(g: &mut Graph, rows: TensorId, scores: TensorId, ratio: usize, k: us
     out
 }
 
-/// [`topk`] of [`index_scores`](super::index_scores()), for so many rows at a time that the scores
-/// fit a binding of any device: at long contexts a step's take hundreds of MiB.
+/// Bytes of scores at a time: those of 64 rows at a context of 128 Ki. All of a step's would be more
+/// than devices bind.
+const SCORE_BYTES: usize = 32 << 20;
+
+/// [`topk`] of [`index_scores`](super::index_scores()), for as many rows at a time as there is room
+/// for.
 pub fn index_topk(g: &mut Graph, i: IndexScores, k: usize) -> TensorId {
-    index_topk_in(g, i, k, Limits::CORE.max_binding_bytes as usize)
+    index_topk_in(g, i, k, SCORE_BYTES)
 }
 
 /// [`index_topk`] with scores of at most so many bytes at a time, or a row's if that takes more.

@@ -97,6 +97,15 @@ fn folders_that_are_no_models() {
 }
 
 #[test]
+fn rounding_that_does_not_fit_the_model() {
+    let (llama, v4) = (copy_of("tests/fixtures/oracle/llama"), copy_of(SHARDED));
+    let rounded = |folder: &TempDir, qat| loads(folder.path()).args(["--qat", qat]);
+    rounded(&llama, "kv").fails(&["LlamaForCausalLM", "no --qat but `off`"]);
+    rounded(&v4, "full").fails(&["`index_head_dim` is 12", "power of two"]);
+    rounded(&v4, "some").misused("--qat");
+}
+
+#[test]
 fn configs_that_cannot_be_read() {
     let text = std::fs::read_to_string(super::repository(SHARDED).join("config.json")).unwrap();
     for (from, to, part) in [
