@@ -180,7 +180,7 @@ fn main(ids: Ids) {
             // Every lane finds the new maxima; cheaper than to hand them round.
             for (var g = 0u; g < QUERY_GROUPS; g++) {
                 var next = top[g];
-                for (var j = 0u; j < here; j++) {
+                for (var j = 0u; j < here; j += step.one) {
                     next = max(next, scores[j * QUERY_GROUPS + g]);
                 }
                 let shrink = exp(top[g] - next);
@@ -194,7 +194,7 @@ fn main(ids: Ids) {
             weights[my_key * QUERY_GROUPS + my_group] = weight;
             workgroupBarrier();
 
-            for (var j = 0u; j < here; j++) {
+            for (var j = 0u; j < here; j += step.one) {
                 let base = key_row[j] * params.value_cols + value_base;
                 for (var g = 0u; g < QUERY_GROUPS; g++) {
                     total[g] += weights[j * QUERY_GROUPS + g];
@@ -215,13 +215,14 @@ fn main(ids: Ids) {
     }
 
     for (var g = 0u; g < QUERY_GROUPS; g++) {
-        for (var n = 0u; n < 4u; n++) {
+        for (var n = 0u; n < 4u; n += step.one) {
             let head = heads[4u * g + n];
             if head != NONE {
                 for (var i = 0u; i < DIMS_PER_LANE; i++) {
                     let c = ids.lane + i * WG;
                     if c < params.value_dim {
-                        o[head * params.value_dim + c] = sum[i * QUERY_GROUPS + g][n] / total[g][n];
+                        let out = sum[i * QUERY_GROUPS + g] / total[g];
+                        o[head * params.value_dim + c] = out[n];
                     }
                 }
             }

@@ -189,8 +189,7 @@ impl Builder<'_, '_, MlaConfig> {
         let scale = ((i.dim * i.heads) as f32).sqrt().recip();
         let (rows, entries, ratio) = (self.rows, context, 1);
         let scores = IndexScores { rows, q, weights, keys, entries, ratio, scale };
-        let scores = ops::index_scores(&mut self.g, scores);
-        Ok(Some(ops::topk(&mut self.g, rows, scores, ratio, i.topk)))
+        Ok(Some(ops::index_topk(&mut self.g, scores, i.topk)))
     }
 
     /// The mixture of experts, plus `residual`.
