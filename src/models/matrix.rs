@@ -233,3 +233,100 @@ fn fp4<'a>(scale: &TensorView<'a>, rows: usize, cols: usize) -> Result<Kind<'a>>
         other => Err(scale.error(format!("is stored as {other}, not as powers of two"))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::formats::Checkpoint;
+    use safetensors::tensor::{Dtype, TensorView as Raw, serialize};
+
+    const NAME: &str = "layers.0.attn.wq_a.weight";
+    const SCALE: &str = "layers.0.attn.wq_a.scale";
+    const INVERSE: &str = "layers.0.attn.wq_a.weight_scale_inv";
+
+    /// A tensor's name, format, shape and bytes.
+    type Stored<'a> = (&'a str, Dtype, &'a [usize], &'a [u8]);
+
+    /// Rows 0 and 129 of a matrix among these tensors, or what is wrong with it.
+    fn rows(tensors: &[Stored<'_>], rows: usize, cols: usize) -> Result<[Vec<f32>; 2]> {
+        let views = tensors.iter().map(|(name, dtype, shape, bytes)| {
+            (*name, Raw::new(*dtype, shape.to_vec(), bytes).unwrap())
+        });
+        let bytes = serialize(views, None).unwrap().leak();
+        let checkpoint = Checkpoint::from_static("{}", bytes).unwrap();
+        let matrix = Matrix::open(Weights::new(&checkpoint), NAME, rows, cols)?;
+        let mut both = [vec![0.0; cols], vec![0.0; cols]];
+        for (row, out) in [0, 129].into_iter().zip(&mut both) {
+            matrix.expand(row % rows, matrix.elem(), &mut Scratch::default(), out)?;
+        }
+        Ok(both)
+    }
+
+    fn fault(tensors: &[Stored<'_>], shape: [usize; 2]) -> String {
+        rows(tensors, shape[0], shape[1]).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn fp8_blocks_are_square_and_ragged() {
+        // 1.0 everywhere, so that what remains is the scale.
+        let codes = vec![0x38; 130 * 136];
+        let weight = (NAME, Dtype::F8_E4M3, &[130, 136][..], &codes[..]);
+        let powers = (SCALE, Dtype::F8_E8M0, &[2, 2][..], &[126, 127, 128, 129][..]);
+        let floats: Vec<u8> =
+            [0.5f32, 1.0, 2.0, 4.0].into_iter().flat_map(f32::to_le_bytes).collect();
+        let floats = (INVERSE, Dtype::F32, &[2, 2][..], &floats[..]);
+        for scale in [powers, floats] {
+            let [first, last] = rows(&[weight, scale], 130, 136).unwrap();
+            assert_eq!((first[0], first[127], first[128], first[135]), (0.5, 0.5, 1.0, 1.0));
+            assert_eq!((last[0], last[127], last[128], last[135]), (2.0, 2.0, 4.0, 4.0));
+        }
+        let small: Vec<u8> = (0..5 * 5).map(|i| 127 + i).collect();
+        let small = (SCALE, Dtype::F8_E8M0, &[5, 5][..], &small[..]);
+        let [first, last] = rows(&[weight, small], 130, 136).unwrap();
+        assert_eq!((first[31], first[32], last[0]), (1.0, 2.0, (1 << 20) as f32));
+    }
+
+    #[test]
+    fn fp4_is_known_by_its_scales_whatever_it_is_called() {
+        let codes = [0x52; 2 * 24];
+        for (dtype, shape) in [(Dtype::I8, [2, 24]), (Dtype::U8, [2, 24]), (Dtype::F4, [2, 48])] {
+            let weight = (NAME, dtype, &shape[..], &codes[..]);
+            let scale = (SCALE, Dtype::F8_E8M0, &[2, 2][..], &[127, 128, 129, 130][..]);
+            let [first, last] = rows(&[weight, scale], 2, 48).unwrap();
+            assert_eq!((first[0], first[1], first[47]), (1.0, 3.0, 6.0));
+            assert_eq!((last[0], last[32]), (4.0, 8.0));
+        }
+    }
+
+    #[test]
+    fn faults_name_the_tensor() {
+        let codes = [0; 64];
+        let fp8 = (NAME, Dtype::F8_E4M3, &[2, 32][..], &codes[..]);
+        let fp4 = (NAME, Dtype::I8, &[2, 32][..], &codes[..]);
+        let scale = |shape: &'static [usize], bytes: &'static [u8]| -> Stored<'static> {
+            (SCALE, Dtype::F8_E8M0, shape, bytes)
+        };
+        assert_eq!(
+            fault(&[fp8], [2, 32]),
+            format!(
+                "embedded model.safetensors: tensor `{NAME}`: is stored as F8_E4M3, without scales: \
+                 there is no `{SCALE}`, nor `{NAME}_scale_inv`"
+            )
+        );
+        let e = fault(&[fp8, scale(&[3, 1], &[0; 3])], [2, 32]);
+        assert!(e.contains(SCALE) && e.contains("[3, 1], no scale a block of [2, 32]"), "{e}");
+        let e = fault(&[fp8, scale(&[1, 1], &[255])], [2, 32]);
+        assert!(e.contains(NAME) && e.ends_with("is not a number"), "{e}");
+        let nan = f32::NAN.to_le_bytes();
+        let e = fault(&[fp8, (INVERSE, Dtype::F32, &[1, 1], &nan)], [2, 32]);
+        assert!(e.contains(NAME) && e.ends_with("is not a number"), "{e}");
+        let e = fault(&[fp4, scale(&[2, 1], &[0; 2])], [2, 64]);
+        assert!(e.contains(SCALE) && e.contains("[2, 1], not [2, 2]"), "{e}");
+        let e = fault(&[fp4, scale(&[2, 2], &[0, 0, 255, 0])], [2, 64]);
+        assert!(e.contains(NAME) && e.ends_with("is not a number"), "{e}");
+        let e = fault(&[fp4, scale(&[2, 2], &[0; 4])], [4, 32]);
+        assert!(e.contains("has shape [2, 32], not [4, 16] of two numbers a byte"), "{e}");
+        let e = fault(&[(NAME, Dtype::I64, &[2, 4], &codes)], [2, 4]);
+        assert!(e.contains("is stored as I64, not as floats"), "{e}");
+    }
+}
