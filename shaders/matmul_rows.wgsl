@@ -2,10 +2,11 @@
 // Flags and formula: lib/matmul.wgsl. Grid: (output blocks, row blocks, groups).
 
 override WG: u32 = 64u;
-// 16 lanes read 256 contiguous bytes of a 16-bit weight row at once.
-override LANES: u32 = 16u;
-// Weight rows a team walks at once, so that a loaded piece of x serves them all.
-override OUTS: u32 = 2u;
+// 8 lanes read 128 contiguous bytes of a row of 16-bit or 4-bit weights at once.
+override LANES: u32 = 8u;
+// Weight rows a team walks at once, so that a loaded piece of x serves them all: eight floats of x
+// are as dear as 16 bytes of weights.
+override OUTS: u32 = 4u;
 // Rows of x a workgroup serves.
 override ROWS: u32 = 1u;
 //#include matmul

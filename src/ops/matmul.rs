@@ -289,7 +289,7 @@ impl From<Slice> for [u32; 2] {
 }
 
 /// Outputs a workgroup of `matmul_rows` makes: its default teams times OUTS.
-const ROWS_BLOCK: usize = 8;
+const ROWS_BLOCK: usize = 32;
 /// Rows of x a workgroup of `matmul_rows` serves at most.
 const ROWS_MAX: usize = 4;
 /// Tile of `matmul_tiles` for dense products.
