@@ -2,6 +2,8 @@
 //! `tests/fixtures/oracle` (see its README), in one piece, in chunks of 7 and token by token.
 
 mod common;
+#[path = "oracle/gguf.rs"]
+mod gguf;
 #[path = "oracle/rounded.rs"]
 mod rounded;
 
@@ -27,7 +29,11 @@ struct Expected {
 }
 
 fn expected(name: &str) -> Expected {
-    let bytes = std::fs::read(folder(name).join("expected.safetensors")).unwrap();
+    read(&folder(name).join("expected.safetensors"))
+}
+
+fn read(path: &Path) -> Expected {
+    let bytes = std::fs::read(path).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let data = |name| file.tensor(name).unwrap().data().to_vec();
     let ids: Vec<u32> = bytemuck::pod_collect_to_vec(&data("ids"));
@@ -39,13 +45,13 @@ fn pictures(name: &str) -> Vec<PathBuf> {
 }
 
 fn engine(name: &str, backend: Backend) -> Engine {
-    load(name, &Checkpoint::open(folder(name)).unwrap(), backend)
+    load(&Checkpoint::open(folder(name)).unwrap(), expected(name).ids.len(), backend)
 }
 
-fn load(name: &str, checkpoint: &Checkpoint, backend: Backend) -> Engine {
+fn load(checkpoint: &Checkpoint, context: usize, backend: Backend) -> Engine {
     let options = EngineOptions {
         backend,
-        context: Some(expected(name).ids.len()),
+        context: Some(context),
         chunk: 1024,
         outs: usize::MAX,
         qat: Some(Qat::Off),
@@ -54,14 +60,14 @@ fn load(name: &str, checkpoint: &Checkpoint, backend: Backend) -> Engine {
     Engine::load(checkpoint, &options, &mut |_, _, _| {}).unwrap()
 }
 
-fn logits(engine: &mut Engine, name: &str, chunk: usize) -> Vec<f32> {
+fn logits(engine: &mut Engine, ids: &[u32], pictures: &[PathBuf], chunk: usize) -> Vec<f32> {
     let mut encoded = vec![];
-    for path in pictures(name) {
+    for path in pictures {
         let plan = engine.plan_config().unwrap();
-        let patches = media::prepare(&media::picture::read(&path).unwrap(), &plan).unwrap();
+        let patches = media::prepare(&media::picture::read(path).unwrap(), &plan).unwrap();
         encoded.push(engine.encode(patches).unwrap());
     }
-    let prompt = Prompt::from_ids(&expected(name).ids, &engine.config, encoded).unwrap();
+    let prompt = Prompt::from_ids(ids, &engine.config, encoded).unwrap();
     let mut out = vec![];
     let mut session = Session::new(engine);
     session
@@ -74,27 +80,26 @@ fn logits(engine: &mut Engine, name: &str, chunk: usize) -> Vec<f32> {
 }
 
 fn check(name: &str) {
-    check_checkpoint(name, &Checkpoint::open(folder(name)).unwrap());
+    check_checkpoint(name, &Checkpoint::open(folder(name)).unwrap(), &expected(name));
 }
 
-/// Holds `checkpoint` against what is expected of the fixture `name`.
-fn check_checkpoint(name: &str, checkpoint: &Checkpoint) {
-    let expected = expected(name).logits;
+/// Holds `checkpoint` against what is expected of it; its pictures are those of the fixture `name`.
+fn check_checkpoint(name: &str, checkpoint: &Checkpoint, expected: &Expected) {
+    let (ids, pictures) = (&expected.ids, pictures(name));
     let mut backends = vec![Backend::Cpu];
     if common::gpu().is_some() {
         backends.push(Backend::Gpu);
     }
     for backend in backends {
-        let mut engine = load(name, checkpoint, backend);
+        let mut engine = load(checkpoint, ids.len(), backend);
+        let mut run = |chunk| logits(&mut engine, ids, &pictures, chunk);
         for chunk in [1024, 7, 1] {
-            let got = logits(&mut engine, name, chunk);
-            let e = common::error(&got, &expected);
+            let e = common::error(&run(chunk), &expected.logits);
             println!("{name} {backend:?} chunk {chunk}: {e:.2e}");
             assert!(e <= TOLERANCE, "{name} on {backend:?} in chunks of {chunk}: error {e:.2e}");
         }
         // The same bits again, whatever ran in between.
-        let (a, b) = (logits(&mut engine, name, 7), logits(&mut engine, name, 7));
-        assert!(a == b, "{name} on {backend:?} is not reproducible");
+        assert!(run(7) == run(7), "{name} on {backend:?} is not reproducible");
     }
 }
 
@@ -196,7 +201,7 @@ fn halves_of_kv_b_proj() {
     let bytes = safetensors::serialize(views, None).unwrap().leak();
     let config = std::fs::read_to_string(folder(name).join("config.json")).unwrap();
     let checkpoint = Checkpoint::from_static(&config, bytes).unwrap();
-    check_checkpoint(name, &checkpoint);
+    check_checkpoint(name, &checkpoint, &expected(name));
 }
 
 /// A chunk, and an image span, of more rows than a step has logits for.
@@ -206,7 +211,9 @@ fn logits_in_several_runs() {
     let checkpoint = Checkpoint::open(folder(name)).unwrap();
     let options = EngineOptions { backend: Backend::Cpu, outs: 5, ..EngineOptions::default() };
     let mut engine = Engine::load(&checkpoint, &options, &mut |_, _, _| {}).unwrap();
-    let e = common::error(&logits(&mut engine, name, 30), &expected(name).logits);
+    let expected = expected(name);
+    let got = logits(&mut engine, &expected.ids, &pictures(name), 30);
+    let e = common::error(&got, &expected.logits);
     assert!(e <= TOLERANCE, "error {e:.2e}");
 }
 
