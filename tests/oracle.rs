@@ -204,6 +204,30 @@ fn halves_of_kv_b_proj() {
     check_checkpoint(name, &checkpoint, &expected(name));
 }
 
+/// A context whose state no device can bind: the tensor is named, and what to do.
+#[test]
+fn a_context_larger_than_a_buffer() {
+    if common::gpu().is_none() {
+        return;
+    }
+    let config = std::fs::read_to_string(folder("v3").join("config.json")).unwrap();
+    let config =
+        config.replace("\"max_position_embeddings\": 192", "\"max_position_embeddings\": 16777216");
+    let bytes = std::fs::read(folder("v3").join("model.safetensors")).unwrap();
+    let checkpoint = Checkpoint::from_static(&config, bytes.leak()).unwrap();
+    // 2^24 positions of 36 numbers: 2,304 MiB.
+    let options = EngineOptions {
+        backend: Backend::Gpu,
+        context: Some(1 << 24),
+        chunk: 1,
+        ..EngineOptions::default()
+    };
+    let e = Engine::load(&checkpoint, &options, &mut |_, _, _| {}).unwrap_err().to_string();
+    let parts =
+        ["`model.layers.0.self_attn.latent` takes 2304 MiB", "a smaller --context takes less"];
+    assert!(parts.iter().all(|part| e.contains(part)), "{e}");
+}
+
 /// A chunk, and an image span, of more rows than a step has logits for.
 #[test]
 fn logits_in_several_runs() {

@@ -95,7 +95,7 @@ impl Builder<'_, '_, MlaConfig> {
 
         let attention = CausalAttention {
             rows: self.rows,
-            q: self.into_latent(q, p)?,
+            q: self.latent_queries(q, p)?,
             keys,
             values: None,
             value_dim: c.kv_lora,
@@ -106,7 +106,7 @@ impl Builder<'_, '_, MlaConfig> {
             select,
         };
         let o = ops::causal_attention(&mut self.g, attention);
-        let o = self.out_of_latent(o, p)?;
+        let o = self.heads_values(o, p)?;
         self.project(o, &format!("{p}.o_proj"), c.hidden, c.attention_bias, Some(residual))
     }
 
@@ -118,7 +118,7 @@ impl Builder<'_, '_, MlaConfig> {
     }
 
     /// Queries `[T, H * (nope + rope)]` as queries of latents, `[T, H * (kv_lora + rope)]`.
-    fn into_latent(&mut self, q: TensorId, p: &str) -> Result<TensorId> {
+    fn latent_queries(&mut self, q: TensorId, p: &str) -> Result<TensorId> {
         let c = self.c;
         let (from_step, to_step) = (c.nope_dim + c.rope_dim, c.kv_lora + c.rope_dim);
         let to = self.g.scratch("q_latent", Elem::F32, Extent::ROWS, c.heads * to_step);
@@ -146,7 +146,7 @@ impl Builder<'_, '_, MlaConfig> {
     }
 
     /// What heads gathered, `[T, H * kv_lora]`, as values, `[T, H * v]`.
-    fn out_of_latent(&mut self, o: TensorId, p: &str) -> Result<TensorId> {
+    fn heads_values(&mut self, o: TensorId, p: &str) -> Result<TensorId> {
         let c = self.c;
         let whole = format!("{p}.kv_b_proj.weight");
         let (name, step, at) = match self.w.has(&whole) {
