@@ -38,7 +38,8 @@ fn engine(model: &Model) -> Engine {
 fn knows_the_capital_of_france() {
     let Some(model) = model() else { return };
     let mut engine = engine(&model);
-    let (tokenizer, style) = (model.tokenizer().unwrap(), model.prompt_style().unwrap());
+    let tokenizer = model.tokenizer().unwrap();
+    let style = model.prompt_style(&tokenizer).unwrap();
     let mut chat = Chat::new(&mut engine, Arc::clone(&tokenizer), style);
     let options = ReplyOptions { mode: Mode::Chat, max_tokens: 24, sampling: Sampling::default() };
     let question = "What is the capital of France?";

@@ -10,7 +10,6 @@
 
 mod build;
 mod cases;
-mod probe;
 
 use std::cell::OnceCell;
 use std::time::{Duration, Instant};
@@ -18,10 +17,10 @@ use std::time::{Duration, Instant};
 use build::Build;
 use cases::CASES;
 use criterion::{Criterion, Throughput};
+use fathom::gpu::probe::probes;
 use fathom::gpu::{Gpu, GpuGraph};
 use fathom::graph::reference::Data;
 use fathom::graph::{Cost, TensorId};
-use probe::probes;
 
 /// Dispatches a submission: so many that its cost vanishes, so few that no driver's watchdog barks.
 const AT_ONCE: u32 = 32;
@@ -98,17 +97,8 @@ fn main() {
     for probe in probes() {
         let ready = OnceCell::new();
         measure(&mut criterion, &mut lines, probe.name, probe.cost, |n| {
-            let (pipeline, group) = ready.get_or_init(|| probe.prepare(&gpu));
-            timed(&gpu, n, |times| {
-                let (device, queue) = gpu.wgpu();
-                let mut encoder = device.create_command_encoder(&Default::default());
-                let mut pass = encoder.begin_compute_pass(&Default::default());
-                pass.set_pipeline(pipeline);
-                pass.set_bind_group(0, group, &[]);
-                (0..times).for_each(|_| pass.dispatch_workgroups(probe.groups, 1, 1));
-                drop(pass);
-                queue.submit([encoder.finish()]);
-            })
+            let ready = ready.get_or_init(|| probe.prepare(&gpu));
+            timed(&gpu, n, |times| ready.submit(&gpu, times))
         });
     }
     for case in CASES {

@@ -1,5 +1,6 @@
 //! The command line: one file a subcommand.
 
+mod bench;
 mod common;
 mod devices;
 mod eval;
@@ -33,6 +34,7 @@ enum Command {
     Logits(logits::Args),
     Quantize(quantize::Args),
     Eval(eval::Args),
+    Bench(bench::Args),
 }
 
 /// Runs the command line; errors are one line on standard error and exit status 1.
@@ -44,6 +46,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Eval(args) => eval::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Logits(args) => logits::run(&args),

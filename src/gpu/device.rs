@@ -210,6 +210,9 @@ impl Gpu {
         let has = adapter.limits();
         let mut required_limits = wgpu::Limits::default();
         let mut required_features = wgpu::Features::empty();
+        if report.timestamps {
+            required_features |= wgpu::Features::TIMESTAMP_QUERY;
+        }
         if report.tier >= Tier::Subgroups {
             required_features |= wgpu::Features::SUBGROUP;
             required_limits.max_buffer_size = has.max_buffer_size;
@@ -272,6 +275,14 @@ impl Gpu {
             .poll(wgpu::PollType::wait_indefinitely())
             .map_err(|e| Error::Gpu(format!("{}: {e}", self.report.name)))?;
         self.check()
+    }
+
+    /// The bytes of a buffer that can be mapped, once everything submitted is done.
+    pub(super) fn map(&self, buffer: &wgpu::Buffer) -> Result<wgpu::BufferView> {
+        buffer.slice(..).map_async(wgpu::MapMode::Read, |_| {});
+        self.wait()?;
+        let lost = |_| Error::Gpu(format!("{}: read-back failed", self.report.name));
+        buffer.slice(..).get_mapped_range().map_err(lost)
     }
 
     /// A shader module without run-time bounds checks, or with them if `FATHOM_CHECKED` is set.

@@ -5,15 +5,16 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rayon::prelude::*;
 
 use super::kernel::Grid;
 use super::store::storage;
 use super::{Gpu, GpuStore, Kernel, shader};
+use crate::Result;
 use crate::graph::reference::Data;
 use crate::graph::{Access, Elem, Graph, Home, StepSize, TensorId, plan};
-use crate::{Error, Result};
 
 /// A graph made ready to run on one device.
 #[derive(Debug)]
@@ -59,6 +60,9 @@ impl PipelineKey {
         }
     }
 }
+
+/// Nodes timed in one submission: WebGPU's query sets hold 4,096 timestamps.
+const MOST_TIMED: usize = 2048;
 
 /// Alignment of dynamic and static uniform offsets that every device allows.
 const UNIFORM_ALIGN: usize = 256;
@@ -156,18 +160,90 @@ impl GpuGraph {
         let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
         let mut pass = encoder.begin_compute_pass(&Default::default());
         for _ in 0..times {
-            for call in self.calls.iter().filter(|c| nodes.contains(&c.node)) {
-                let [x, y, z] = (call.grid)(step);
-                if [x, y, z].contains(&0) {
-                    continue;
-                }
-                pass.set_pipeline(&call.pipeline);
-                pass.set_bind_group(0, &call.group, &[]);
-                pass.dispatch_workgroups(x, y, z);
-            }
+            self.encode(&mut pass, step, nodes.clone());
         }
         drop(pass);
         self.gpu.queue.submit([encoder.finish()]);
+    }
+
+    fn encode(
+        &self,
+        pass: &mut wgpu::ComputePass<'_>,
+        step: StepSize,
+        nodes: std::ops::Range<usize>,
+    ) {
+        for call in self.calls.iter().filter(|c| nodes.contains(&c.node)) {
+            let [x, y, z] = (call.grid)(step);
+            if [x, y, z].contains(&0) {
+                continue;
+            }
+            pass.set_pipeline(&call.pipeline);
+            pass.set_bind_group(0, &call.group, &[]);
+            pass.dispatch_workgroups(x, y, z);
+        }
+    }
+
+    /// Runs a step whose inputs are uploaded, and tells how long each node took by the device's own
+    /// clock; `None` if it has none.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn profile(&self, step: StepSize) -> Result<Option<Vec<Duration>>> {
+        if !self.gpu.report.timestamps {
+            return Ok(None);
+        }
+        let nodes = self.graph.nodes().len();
+        let mut took = Vec::with_capacity(nodes);
+        for first in (0..nodes).step_by(MOST_TIMED) {
+            took.extend(self.profile_nodes(step, first..(first + MOST_TIMED).min(nodes))?);
+        }
+        Ok(Some(took))
+    }
+
+    /// A pass a node, with a timestamp at either end.
+    fn profile_nodes(
+        &self,
+        step: StepSize,
+        nodes: std::ops::Range<usize>,
+    ) -> Result<Vec<Duration>> {
+        let (device, count) = (&self.gpu.device, 2 * nodes.len() as u32);
+        let queries = device.create_query_set(&wgpu::QuerySetDescriptor {
+            label: Some("profile"),
+            ty: wgpu::QueryType::Timestamp,
+            count,
+        });
+        let size = u64::from(count) * wgpu::QUERY_SIZE as u64;
+        let buffer = |usage| {
+            let label = Some("profile");
+            device.create_buffer(&wgpu::BufferDescriptor {
+                label,
+                size,
+                usage,
+                mapped_at_creation: false,
+            })
+        };
+        let resolved = buffer(wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC);
+        let staging = buffer(wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST);
+        let mut encoder = device.create_command_encoder(&Default::default());
+        for (i, node) in nodes.enumerate() {
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+                label: None,
+                timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
+                    query_set: &queries,
+                    beginning_of_pass_write_index: Some(2 * i as u32),
+                    end_of_pass_write_index: Some(2 * i as u32 + 1),
+                }),
+            });
+            self.encode(&mut pass, step, node..node + 1);
+        }
+        encoder.resolve_query_set(&queries, 0..count, &resolved, 0);
+        encoder.copy_buffer_to_buffer(&resolved, 0, &staging, 0, size);
+        self.gpu.queue.submit([encoder.finish()]);
+        let bytes = self.gpu.map(&staging)?;
+        let ticks: Vec<u64> = bytemuck::pod_collect_to_vec(&bytes);
+        let nanoseconds = f64::from(self.gpu.queue.get_timestamp_period());
+        let took = |t: &[u64]| t[1].saturating_sub(t[0]) as f64 * nanoseconds;
+        Ok(ticks.chunks_exact(2).map(|t| Duration::from_nanos(took(t) as u64)).collect())
     }
 
     /// Overwrites a tensor that is not a weight. Used for inputs, and by `verify` and tests.
@@ -209,10 +285,7 @@ impl GpuGraph {
             at += size;
         }
         self.gpu.queue.submit([encoder.finish()]);
-        staging.slice(..).map_async(wgpu::MapMode::Read, |_| {});
-        self.gpu.wait()?;
-        let lost = || Error::Gpu(format!("{}: read-back failed", self.gpu.report.name));
-        let view = staging.slice(..).get_mapped_range().map_err(|_| lost())?;
+        let view = self.gpu.map(&staging)?;
         let mut at = 0;
         let mut out = vec![];
         for (&id, &size) in ids.iter().zip(&sizes) {

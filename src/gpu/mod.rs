@@ -4,6 +4,7 @@
 mod device;
 mod exec;
 mod kernel;
+pub mod probe;
 pub mod shader;
 mod store;
 

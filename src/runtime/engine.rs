@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::image::{self, Cache};
 use super::{Encoded, GraphId, Out, Prompt, PromptRow, Runner, Sampling};
 use crate::formats::{BlockFormat, Checkpoint, ModelConfig, Qat, Weights};
-use crate::gpu::{Gpu, adapters};
+use crate::gpu::{Gpu, GpuGraph, adapters};
 use crate::graph::reference::Data;
 use crate::graph::{Graph, Home, StepSize, TensorId};
 use crate::media::{Patches, PlanConfig};
@@ -219,6 +219,11 @@ impl Engine {
         let ids = [Some(self.prefill.graph), Some(self.decode.graph)];
         let vision = self.vision.as_ref().map(|v| v.graph);
         ids.into_iter().chain([vision]).flatten().map(|id| self.runner.graph(id)).collect()
+    }
+
+    /// Dispatches of a decode step, on a GPU.
+    pub fn dispatches(&self) -> Option<usize> {
+        self.runner.gpu_graph(self.decode.graph).map(GpuGraph::dispatches)
     }
 
     /// The device side.

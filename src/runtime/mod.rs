@@ -2,6 +2,7 @@
 //! [`Session`] is one sequence in it, fed prompts and giving tokens, and a [`Chat`] is a conversation
 //! in words, pictures and clips.
 
+pub mod bench;
 mod chat;
 mod engine;
 mod image;

@@ -14,7 +14,7 @@ fn logits(tokens: &str, out: &Path) -> (tempfile::TempDir, Fathom) {
 
 #[test]
 fn help_has_examples() {
-    for command in ["run", "devices", "inspect", "verify", "logits", "eval", "quantize"] {
+    for command in ["run", "devices", "inspect", "verify", "logits", "eval", "quantize", "bench"] {
         let help = fathom([command, "--help"]).succeeds();
         assert!(help.contains("Examples:\n  fathom "), "{help}");
         assert!(fathom(["--help"]).succeeds().contains(command));
@@ -233,4 +233,28 @@ fn closed_pipes() {
         let code = wait(&mut child, "a command with a closed pipe");
         assert!(code.is_some_and(|c| c <= 1), "{args:?}: {code:?}");
     }
+}
+
+#[test]
+fn bench_reports_can_be_compared() {
+    let text = on_cpu("bench -p 3,2 -n 2 -d 0,4 -r 2 --json").succeeds();
+    let report: Value = serde_json::from_str(&text).unwrap();
+    let speeds = report["speeds"].as_array().unwrap();
+    let tests: Vec<_> = speeds.iter().map(|s| s["test"].as_str().unwrap()).collect();
+    assert_eq!(tests, ["pp3", "pp2", "tg2", "pp3 @ d4", "pp2 @ d4", "tg2 @ d4"]);
+    assert!(speeds.iter().all(|s| s["samples"].as_array().unwrap().len() == 2));
+    assert!(speeds.iter().all(|s| s["mean"].as_f64().unwrap() > 0.0));
+
+    let (_folder, path) = file("here.json", &text);
+    let path = path.to_str().unwrap();
+    let table = fathom(["bench", "--compare", path, path, "--csv"]).succeeds();
+    let lines: Vec<_> = table.lines().collect();
+    assert!(lines[0].starts_with("test,\"minnow, ") && lines.len() == 7, "{table}");
+    let cells: Vec<_> = lines[1].split(',').collect();
+    assert!(cells[0] == "pp3" && cells[1] == cells[2], "{table}");
+
+    let (_folder, path) = file("other.json", "{}");
+    fathom(["bench", "--compare"]).arg(path).fails(&["other.json", "not a report", "fathom"]);
+    on_cpu("bench -p 9000 -n 0").fails(&["context", "9001"]);
+    on_cpu("bench -r 0").misused("0");
 }

@@ -1,20 +1,92 @@
 //! What the device can do at best: one kernel that only copies and one that only multiplies and adds.
+//! Every other kernel is measured against these, on the same device in the same run.
 
-use fathom::gpu::Gpu;
-use fathom::graph::Cost;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::Gpu;
+use crate::Result;
+use crate::graph::Cost;
 
 /// A kernel that is nobody's op.
+#[derive(Debug)]
 pub struct Probe {
+    /// For reports.
     pub name: &'static str,
+    /// What a dispatch moves and computes.
     pub cost: Cost,
-    pub groups: u32,
+    groups: u32,
     wgsl: String,
     buffers: usize,
+}
+
+/// A [`Probe`] that is compiled and bound.
+#[derive(Debug)]
+pub struct ReadyProbe {
+    pipeline: wgpu::ComputePipeline,
+    group: wgpu::BindGroup,
+    groups: u32,
+}
+
+/// The most that a device was seen to do.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Roofline {
+    /// Bytes a second, read and written, by a kernel that copies.
+    pub bytes_per_second: f64,
+    /// Floating-point operations a second, by one that multiplies and adds.
+    pub flops_per_second: f64,
+}
+
+/// How long [`roofline`] runs each probe at least.
+const LONG_ENOUGH: Duration = Duration::from_millis(200);
+
+/// Measures the device: the best of a few runs of each probe.
+///
+/// # Errors
+/// If the device fails.
+pub fn roofline(gpu: &Gpu) -> Result<Roofline> {
+    let mut best = [0.0f64; 2];
+    for (probe, best) in probes().iter().zip(&mut best) {
+        let ready = probe.prepare(gpu);
+        ready.submit(gpu, 1);
+        gpu.wait()?;
+        let mut times = 1;
+        for _ in 0..4 {
+            let start = Instant::now();
+            ready.submit(gpu, times);
+            gpu.wait()?;
+            let took = start.elapsed();
+            let work = (probe.cost.bytes + probe.cost.flops) as f64 * f64::from(times);
+            *best = best.max(work / took.as_secs_f64());
+            if took < LONG_ENOUGH {
+                let short = LONG_ENOUGH.as_secs_f64() / took.as_secs_f64().max(1e-6);
+                times = (f64::from(times) * short).ceil().min(4096.0) as u32;
+            }
+        }
+    }
+    let [bytes_per_second, flops_per_second] = best;
+    Ok(Roofline { bytes_per_second, flops_per_second })
+}
+
+impl ReadyProbe {
+    /// Encodes the probe `times` times over and submits once.
+    pub fn submit(&self, gpu: &Gpu, times: u32) {
+        let (device, queue) = gpu.wgpu();
+        let mut encoder = device.create_command_encoder(&Default::default());
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        pass.set_pipeline(&self.pipeline);
+        pass.set_bind_group(0, &self.group, &[]);
+        (0..times).for_each(|_| pass.dispatch_workgroups(self.groups, 1, 1));
+        drop(pass);
+        queue.submit([encoder.finish()]);
+    }
 }
 
 /// More than the caches of large GPUs hold, as much as a core device binds.
 const PROBE_BYTES: u64 = 64 << 20;
 
+/// The copy, then the multiply-and-add.
 pub fn probes() -> [Probe; 2] {
     let copy = Probe {
         name: "possible/copy 64 MiB",
@@ -57,7 +129,8 @@ pub fn probes() -> [Probe; 2] {
 }
 
 impl Probe {
-    pub fn prepare(&self, gpu: &Gpu) -> (wgpu::ComputePipeline, wgpu::BindGroup) {
+    /// Compiles and binds it.
+    pub fn prepare(&self, gpu: &Gpu) -> ReadyProbe {
         let (device, _) = gpu.wgpu();
         let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
             label: Some(self.name),
@@ -89,6 +162,6 @@ impl Probe {
             layout: &pipeline.get_bind_group_layout(0),
             entries: &entries.collect::<Vec<_>>(),
         });
-        (pipeline, group)
+        ReadyProbe { pipeline, group, groups: self.groups }
     }
 }

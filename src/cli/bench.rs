@@ -1,0 +1,367 @@
+//! `fathom bench`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use super::Outcome;
+use super::common::{self, DeviceArgs, bar, bytes, print_json, print_line};
+use crate::gpu::probe::{Roofline, roofline};
+use crate::runtime::bench::{self, KernelTime, Speed, Test};
+use crate::runtime::{EngineOptions, Runner};
+use crate::{Error, Result};
+
+/// Measures a model's speed, beside what the device can do at best
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  fathom bench model.gguf
+  fathom bench model.gguf -p 128,512 -n 32 -d 0,4096 -r 3 --md
+  fathom bench --kernels
+  fathom bench model.gguf --json > here.json
+  fathom bench --compare here.json there.json
+
+pp N is a prompt of N tokens, tg N the decoding of N tokens, both at a batch of one, after a context \
+of --depth tokens. `of copy` and `of fma` are the weights' bytes and the operations with them, a \
+second, in percent of what a kernel that only copies, and one that only multiplies and adds, reached \
+on the same device in the same run.")]
+pub struct Args {
+    /// Model folder or GGUF file [default: the built-in model]
+    model: Option<PathBuf>,
+    /// Prompt lengths
+    #[arg(short = 'p', long, value_name = "N,...", value_delimiter = ',', default_value = "512",
+        value_parser = clap::value_parser!(u32).range(0..))]
+    prompt: Vec<u32>,
+    /// Numbers of tokens to decode
+    #[arg(short = 'n', long, value_name = "N,...", value_delimiter = ',', default_value = "128",
+        value_parser = clap::value_parser!(u32).range(0..))]
+    decode: Vec<u32>,
+    /// Tokens in the context beforehand
+    #[arg(short = 'd', long, value_name = "N,...", value_delimiter = ',', default_value = "0",
+        value_parser = clap::value_parser!(u32).range(0..))]
+    depth: Vec<u32>,
+    /// Repetitions of each test
+    #[arg(short = 'r', long, value_name = "N", default_value_t = 5,
+        value_parser = clap::value_parser!(u32).range(1..=1000))]
+    repeats: u32,
+    /// Time every op by the device's clock, in a prefill step and in a decode step
+    #[arg(long)]
+    kernels: bool,
+    /// Print JSON
+    #[arg(long, group = "output")]
+    json: bool,
+    /// Print CSV
+    #[arg(long, group = "output")]
+    csv: bool,
+    /// Print Markdown
+    #[arg(long, group = "output")]
+    md: bool,
+    /// Show reports written with --json side by side instead
+    #[arg(long, value_name = "FILE.json", num_args = 1.., conflicts_with_all = ["model", "kernels", "json"])]
+    compare: Vec<PathBuf>,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+struct Report {
+    fathom: String,
+    model: String,
+    quant: Option<String>,
+    device: String,
+    roofline: Option<Measured>,
+    weight_bytes: u64,
+    state_bytes: u64,
+    scratch_bytes: u64,
+    load_seconds: f64,
+    /// Of a first prompt of the first length, what is compiled at first use included.
+    first_token_seconds: f64,
+    dispatches_a_decode_step: Option<usize>,
+    picture_milliseconds: Option<Vec<f64>>,
+    speeds: Vec<Speed>,
+    kernels: Vec<KernelTime>,
+}
+
+/// A [`Roofline`] as files hold it.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+struct Measured {
+    bytes_per_second: f64,
+    flops_per_second: f64,
+}
+
+impl From<Roofline> for Measured {
+    fn from(r: Roofline) -> Self {
+        Self { bytes_per_second: r.bytes_per_second, flops_per_second: r.flops_per_second }
+    }
+}
+
+/// A table of text.
+struct Table {
+    heads: Vec<String>,
+    rows: Vec<Vec<String>>,
+}
+
+/// How a [`Table`] is written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Style {
+    Text,
+    Markdown,
+    Csv,
+}
+
+/// Runs the subcommand.
+pub fn run(args: &Args) -> Outcome {
+    let style = match (args.md, args.csv) {
+        (true, _) => Style::Markdown,
+        (_, true) => Style::Csv,
+        _ => Style::Text,
+    };
+    if !args.compare.is_empty() {
+        let reports = args.compare.iter().map(|p| read(p)).collect::<Result<Vec<_>>>()?;
+        print_line(&compared(&reports).text(style))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let report = measure(args)?;
+    if args.json {
+        print_json(&report)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if style != Style::Csv {
+        print_line(&summary(&report))?;
+    }
+    print_line(&speeds(&report).text(style))?;
+    if args.kernels {
+        print_line("")?;
+        match report.kernels.is_empty() {
+            true => print_line("the device has no clock to time kernels with")?,
+            false => print_line(&kernels(&report).text(style))?,
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn tests(args: &Args) -> Vec<(Test, usize)> {
+    let lengths = |of: &[u32]| of.iter().filter(|&&n| n > 0).map(|&n| n as usize).collect();
+    let (prompts, decodes): (Vec<_>, Vec<_>) = (lengths(&args.prompt), lengths(&args.decode));
+    let at_depth = |depth: usize| {
+        let prefill = prompts.iter().map(|&n| Test::Prefill(n));
+        let tests = prefill.chain(decodes.iter().map(|&n| Test::Decode(n)));
+        tests.map(|test| (test, depth)).collect::<Vec<_>>()
+    };
+    args.depth.iter().flat_map(|&d| at_depth(d as usize)).collect()
+}
+
+fn measure(args: &Args) -> Result<Report> {
+    let tests = tests(args);
+    // The context that the longest test needs; one place more for the token it ends with.
+    let needed = tests.iter().map(|&(test, depth)| match test {
+        Test::Prefill(n) | Test::Decode(n) => depth + n + 1,
+    });
+    let start = Instant::now();
+    let model = common::open(args.model.as_ref())?;
+    let context = Some(needed.max().unwrap_or(1));
+    let mut engine = common::load(&model, &EngineOptions { context, ..args.device.options() })?;
+    let load_seconds = start.elapsed().as_secs_f64();
+    let progress = bar("measuring", "{msg} {pos}/{len}");
+    progress.set_length(tests.len() as u64 + 1);
+
+    // Compiles what is compiled at first use, and is itself a figure: the wait for a first token.
+    let repeats = args.repeats as usize;
+    progress.set_message("warming up");
+    let start = Instant::now();
+    let longest = args.prompt.iter().copied().max().unwrap_or(1).max(1) as usize;
+    let longest = longest.min(engine.context);
+    bench::speed(&mut engine, Test::Prefill(longest), 0, 1)?;
+    let first_token_seconds = start.elapsed().as_secs_f64();
+    bench::speed(&mut engine, Test::Decode(1), 0, 1)?;
+
+    let mut speeds = vec![];
+    for (test, depth) in tests {
+        progress.inc(1);
+        speeds.push(bench::speed(&mut engine, test, depth, repeats)?);
+    }
+    let picture_milliseconds = bench::pictures(&mut engine, repeats)?;
+    let kernels = match args.kernels {
+        true => bench::kernels(&mut engine, longest, repeats)?,
+        false => vec![],
+    };
+    progress.finish_and_clear();
+    let dispatches = engine.dispatches();
+    let (roofline, [weight_bytes, state_bytes, scratch_bytes]) = match engine.runner() {
+        Runner::Gpu { gpu, store, .. } => (Some(roofline(gpu)?.into()), store.bytes()),
+        Runner::Cpu { .. } => (None, [0; 3]),
+    };
+    Ok(Report {
+        fathom: env!("CARGO_PKG_VERSION").into(),
+        model: model.name.clone(),
+        quant: args.device.quant.map(|q| q.name().to_lowercase()),
+        device: engine.device.clone(),
+        roofline,
+        weight_bytes,
+        state_bytes,
+        scratch_bytes,
+        load_seconds,
+        first_token_seconds,
+        dispatches_a_decode_step: dispatches,
+        picture_milliseconds,
+        speeds,
+        kernels,
+    })
+}
+
+fn read(path: &Path) -> Result<Report> {
+    let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+    serde_json::from_str(&text)
+        .map_err(|e| Error::file(path, format!("not a report of `fathom bench --json`: {e}")))
+}
+
+fn summary(r: &Report) -> String {
+    let quant = r.quant.as_ref().map_or(String::new(), |q| format!(", quantized to {q}"));
+    let mut out = format!("{}{quant}\n{}\n", r.model, r.device);
+    if let Some(m) = r.roofline {
+        let (copy, fma) = (m.bytes_per_second / 1e9, m.flops_per_second / 1e9);
+        out += &format!("at best: {copy:.1} GB/s copied, {fma:.1} GFLOP/s multiplied and added\n");
+        let memory = [r.weight_bytes, r.state_bytes, r.scratch_bytes].map(bytes);
+        let [weights, state, scratch] = memory;
+        out += &format!("GPU memory: weights {weights}, state {state}, scratch {scratch}\n");
+    }
+    if let Some(n) = r.dispatches_a_decode_step {
+        out += &format!("{n} dispatches a decoded token\n");
+    }
+    out += &format!(
+        "loaded in {:.2} s, first prompt answered after another {:.2} s\n",
+        r.load_seconds, r.first_token_seconds
+    );
+    if let Some(times) = &r.picture_milliseconds {
+        let mean = times.iter().sum::<f64>() / times.len().max(1) as f64;
+        out += &format!("a picture is encoded in {mean:.0} ms\n");
+    }
+    out
+}
+
+fn percent(part: f64, whole: Option<f64>) -> String {
+    whole.map_or("-".into(), |whole| format!("{:.1}%", 100.0 * part / whole))
+}
+
+fn speeds(r: &Report) -> Table {
+    let heads = ["test", "tokens/s", "+-", "GB/s", "of copy", "GFLOP/s", "of fma"];
+    let row = |s: &Speed| {
+        let (b, f) = (s.weight_bytes_per_second, s.weight_flops_per_second);
+        vec![
+            s.test.clone(),
+            format!("{:.2}", s.mean),
+            format!("{:.2}", s.deviation),
+            format!("{:.2}", b / 1e9),
+            percent(b, r.roofline.map(|m| m.bytes_per_second)),
+            format!("{:.2}", f / 1e9),
+            percent(f, r.roofline.map(|m| m.flops_per_second)),
+        ]
+    };
+    Table { heads: heads.map(Into::into).into(), rows: r.speeds.iter().map(row).collect() }
+}
+
+fn kernels(r: &Report) -> Table {
+    let heads = ["phase", "op", "nodes", "ms", "share", "GB/s", "of copy", "GFLOP/s", "of fma"];
+    let row = |k: &KernelTime| {
+        let phase = r.kernels.iter().filter(|o| o.phase == k.phase);
+        let total: f64 = phase.map(|o| o.seconds).sum();
+        // A clock may be too coarse to see a short kernel.
+        let per_second = |n: u64| if k.seconds > 0.0 { n as f64 / k.seconds } else { 0.0 };
+        let (b, f) = (per_second(k.bytes), per_second(k.flops));
+        vec![
+            k.phase.clone(),
+            k.op.clone(),
+            k.nodes.to_string(),
+            format!("{:.3}", k.seconds * 1e3),
+            percent(k.seconds, Some(total)),
+            format!("{:.2}", b / 1e9),
+            percent(b, r.roofline.map(|m| m.bytes_per_second)),
+            format!("{:.2}", f / 1e9),
+            percent(f, r.roofline.map(|m| m.flops_per_second)),
+        ]
+    };
+    Table { heads: heads.map(Into::into).into(), rows: r.kernels.iter().map(row).collect() }
+}
+
+/// Tests down, reports across.
+fn compared(reports: &[Report]) -> Table {
+    let mut heads = vec!["test".to_owned()];
+    heads.extend(reports.iter().map(|r| format!("{}, {}", r.model, r.device)));
+    let mut tests: Vec<&str> = vec![];
+    for speed in reports.iter().flat_map(|r| &r.speeds) {
+        if !tests.contains(&speed.test.as_str()) {
+            tests.push(&speed.test);
+        }
+    }
+    let row = |test: &&str| {
+        let mut row = vec![(*test).to_owned()];
+        row.extend(reports.iter().map(|r| {
+            let speed = r.speeds.iter().find(|s| s.test == *test);
+            speed.map_or("-".into(), |s| format!("{:.2} +- {:.2}", s.mean, s.deviation))
+        }));
+        row
+    };
+    Table { heads, rows: tests.iter().map(row).collect() }
+}
+
+impl Table {
+    fn text(&self, style: Style) -> String {
+        let lines: Vec<&Vec<String>> = [&self.heads].into_iter().chain(&self.rows).collect();
+        if style == Style::Csv {
+            let quoted = |cell: &String| match cell.contains([',', '"', '\n']) {
+                true => format!("\"{}\"", cell.replace('"', "\"\"")),
+                false => cell.clone(),
+            };
+            let line = |l: &&Vec<String>| l.iter().map(quoted).collect::<Vec<_>>().join(",");
+            return lines.iter().map(line).collect::<Vec<_>>().join("\n");
+        }
+        let columns = self.heads.len();
+        let width = |c: usize| lines.iter().map(|l| l[c].chars().count()).max().unwrap_or(0);
+        let widths: Vec<usize> = (0..columns).map(width).collect();
+        // Names to the left, numbers to the right.
+        let is_name = |c: usize| {
+            self.rows.iter().all(|r| !r[c].starts_with(|x: char| x.is_ascii_digit() || x == '-'))
+        };
+        let cell = |c: usize, text: &String| match is_name(c) {
+            true => format!("{text:<0$}", widths[c]),
+            false => format!("{text:>0$}", widths[c]),
+        };
+        let line = |l: &Vec<String>| -> String {
+            let cells: Vec<_> = l.iter().enumerate().map(|(c, text)| cell(c, text)).collect();
+            match style {
+                Style::Markdown => format!("| {} |", cells.join(" | ")),
+                _ => cells.join("  ").trim_end().to_owned(),
+            }
+        };
+        let mut out: Vec<String> = lines.iter().map(|l| line(l)).collect();
+        if style == Style::Markdown {
+            let rule = |c: usize| match is_name(c) {
+                true => "-".repeat(widths[c].max(3)),
+                false => format!("{}:", "-".repeat(widths[c].max(3) - 1)),
+            };
+            let rules: Vec<_> = (0..columns).map(rule).collect();
+            out.insert(1, format!("| {} |", rules.join(" | ")));
+        }
+        out.join("\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_in_three_styles() {
+        let table = Table {
+            heads: vec!["test".into(), "tokens/s".into()],
+            rows: vec![vec!["pp512".into(), "7.5".into()], vec!["tg, 8".into(), "-".into()]],
+        };
+        let text = "test   tokens/s\npp512       7.5\ntg, 8         -";
+        assert_eq!(table.text(Style::Text), text);
+        let md = "| test  | tokens/s |\n| ----- | -------: |\n| pp512 |      7.5 |\n| tg, 8 |        - |";
+        assert_eq!(table.text(Style::Markdown), md);
+        assert_eq!(table.text(Style::Csv), "test,tokens/s\npp512,7.5\n\"tg, 8\",-");
+    }
+}
