@@ -1,12 +1,14 @@
-//! A small random V4 model, quantised while it is loaded: its logits are those of the plain reference
-//! on the numbers that the quantised weights mean.
+//! A small random V4 model in every block format: its logits are those of the plain reference on the
+//! numbers that the blocks mean.
 
 mod common;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use common::Random;
-use fathom::formats::{BlockFormat, Checkpoint};
+use fathom::formats::{BlockFormat, Checkpoint, DType, GgufWriter, TensorInfo};
+use fathom::quantize::{Kind, quantize};
 use fathom::runtime::{Backend, Engine, EngineOptions, Prompt, Session};
 use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
 use serde_json::json;
@@ -115,8 +117,8 @@ fn checkpoint(tensors: &BTreeMap<String, (Vec<usize>, Vec<f32>)>) -> tempfile::T
     folder
 }
 
-fn logits(folder: &tempfile::TempDir, backend: Backend, quant: Option<BlockFormat>) -> Vec<f32> {
-    let checkpoint = Checkpoint::open(folder.path()).unwrap();
+fn logits(model: &Path, backend: Backend, quant: Option<BlockFormat>) -> Vec<f32> {
+    let checkpoint = Checkpoint::open(model).unwrap();
     let options = EngineOptions { backend, chunk: 8, outs: 8, quant, ..EngineOptions::default() };
     let mut engine = Engine::load(&checkpoint, &options, &mut |_, _, _| {}).unwrap();
     let ids: Vec<u32> = (0..21).map(|i| i * 37 % VOCAB as u32).collect();
@@ -149,15 +151,15 @@ fn quantized(
     Some(out)
 }
 
+fn has_gpu() -> bool {
+    common::gpu().is_some()
+}
+
 #[test]
 fn quantized_while_loading() {
     let tensors = tensors();
     let folder = checkpoint(&tensors);
-    let exact = logits(&folder, Backend::Cpu, None);
-    let mut backends = vec![Backend::Cpu];
-    if common::gpu().is_some() {
-        backends.push(Backend::Gpu);
-    }
+    let exact = logits(folder.path(), Backend::Cpu, None);
     for format in BlockFormat::all().filter(|f| f.can_quantize()) {
         let mut rounded = tensors.clone();
         for (name, (shape, numbers)) in &mut rounded {
@@ -165,12 +167,77 @@ fn quantized_while_loading() {
                 *numbers = changed;
             }
         }
-        let expected = logits(&checkpoint(&rounded), Backend::Cpu, None);
+        let expected = logits(checkpoint(&rounded).path(), Backend::Cpu, None);
         let lost = common::error(&expected, &exact);
         assert!(lost > 10.0 * TOLERANCE, "{format} changes next to nothing: {lost:.2e}");
-        for &backend in &backends {
-            let e = common::error(&logits(&folder, backend, Some(format)), &expected);
-            println!("{format} {backend:?}: {e:.2e}, {lost:.2e} of it lost by quantising");
+        // One will do: the next test has kernels of all of them.
+        let on_gpu = format == BlockFormat::Q4_0 && has_gpu();
+        for backend in [Some(Backend::Cpu), on_gpu.then_some(Backend::Gpu)].into_iter().flatten() {
+            let e = common::error(&logits(folder.path(), backend, Some(format)), &expected);
+            println!("{format} {backend:?}: {e:.2e}, {lost:.2e} lost by quantising");
+            assert!(e <= TOLERANCE, "{format} on {backend:?}: error {e:.2e}");
+        }
+    }
+}
+
+/// The GGUF file `from`, its matrices filled with random blocks of `format`: kept as these in `blocks`,
+/// as the numbers that they mean in `numbers`.
+fn fill(from: &Checkpoint, format: BlockFormat, blocks: &Path, numbers: &Path) {
+    let mut random = Random::new(12);
+    let mut files = [(vec![], vec![]), (vec![], vec![])];
+    for name in from.names() {
+        let view = from.tensor(name).unwrap();
+        let (cols, rows) =
+            (*view.shape.last().unwrap(), view.elements() / view.shape.last().unwrap());
+        let matrix = view.shape.len() > 1 && cols % format.block() == 0 && !name.contains("hc_");
+        let (mut stored, mut meant) = (view.bytes.to_vec(), view.bytes.to_vec());
+        if matrix {
+            let row = |_| random.blocks(format, cols, 1.0 / 8.0);
+            let all: Vec<_> = (0..rows).map(row).collect();
+            let mut floats = vec![0.0; rows * cols];
+            for (row, floats) in all.iter().zip(floats.chunks_exact_mut(cols)) {
+                format.dequantize(row, floats);
+            }
+            (stored, meant) = (all.concat(), bytemuck::cast_slice(&floats).to_vec());
+        }
+        let info = |dtype| TensorInfo { name: name.into(), dtype, shape: view.shape.clone() };
+        let kept = if matrix { DType::Block(format) } else { view.dtype };
+        files[0].0.push(info(kept));
+        files[0].1.push(stored);
+        files[1].0.push(info(view.dtype));
+        files[1].1.push(meant);
+    }
+    let metadata: Vec<_> = from.gguf().unwrap().metadata().collect();
+    for (path, (infos, data)) in [blocks, numbers].into_iter().zip(files) {
+        assert!(infos.len() == data.len() && infos.len() > 20);
+        let file = std::fs::File::create(path).unwrap();
+        let mut writer = GgufWriter::begin(file, metadata.iter().copied(), &infos).unwrap();
+        data.iter().for_each(|bytes| writer.data(bytes).unwrap());
+        writer.finish().unwrap();
+    }
+}
+
+#[test]
+fn stored_in_blocks() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let made = quantize(
+        checkpoint(&tensors()).path(),
+        &path("f32.gguf"),
+        Kind::F32,
+        false,
+        &mut |_, _| {},
+    );
+    assert!(made.unwrap().fallbacks.is_empty());
+    let plain = Checkpoint::open(path("f32.gguf")).unwrap();
+    for format in BlockFormat::all().filter(|f| f.ggml().is_some()) {
+        let (blocks, numbers) = (path(&format!("{format}.gguf")), path("numbers.gguf"));
+        fill(&plain, format, &blocks, &numbers);
+        let expected = logits(&numbers, Backend::Cpu, None);
+        for backend in [Some(Backend::Cpu), has_gpu().then_some(Backend::Gpu)].into_iter().flatten()
+        {
+            let e = common::error(&logits(&blocks, backend, None), &expected);
+            println!("{format} {backend:?}: {e:.2e}");
             assert!(e <= TOLERANCE, "{format} on {backend:?}: error {e:.2e}");
         }
     }

@@ -74,17 +74,17 @@ impl Random {
         (0..n).map(|_| self.int(range.clone()) as u32).collect()
     }
 
-    /// A stored row of any bits, but with scales that give numbers of about 1.
-    pub fn blocks(&mut self, format: BlockFormat, cols: usize) -> Vec<u8> {
+    /// A stored row of any bits, but with scales that give numbers of about `size`.
+    pub fn blocks(&mut self, format: BlockFormat, cols: usize, size: f32) -> Vec<u8> {
         let mut row: Vec<u8> =
             (0..format.stored_bytes(cols)).map(|_| self.0.next_u32() as u8).collect();
         for block in row.chunks_exact_mut(format.block_bytes()) {
-            self.set_scales(format, block);
+            self.set_scales(format, block, size);
         }
         row
     }
 
-    fn set_scales(&mut self, format: BlockFormat, block: &mut [u8]) {
+    fn set_scales(&mut self, format: BlockFormat, block: &mut [u8], size: f32) {
         use BlockFormat::*;
         // Where f16 scales and minimums are, and what the largest numbers would be with 1 for scale.
         let (places, most): (&[usize], f32) = match format {
@@ -100,16 +100,16 @@ impl Random {
             Q6K => (&[208], 128.0 * 32.0),
             IQ4XS => (&[0], 32.0 * 127.0),
             MXFP4 | FP8 => {
-                block[0] = self.int(118..128) as u8;
+                block[0] = (self.int(118..128) as f32 + size.log2()) as u8;
                 (&[], 1.0)
             }
             FP8F32 => {
-                block[..4].copy_from_slice(&(self.float() / 100.0).to_le_bytes());
+                block[..4].copy_from_slice(&(self.float() * size / 100.0).to_le_bytes());
                 (&[], 1.0)
             }
         };
         for &at in places {
-            let scale = f16::from_f32((1.0 + self.float()) / most);
+            let scale = f16::from_f32((1.0 + self.float()) * size / most);
             block[at..at + 2].copy_from_slice(&scale.to_le_bytes());
         }
         if matches!(format, FP8 | FP8F32) {
@@ -150,7 +150,7 @@ impl Case {
     fn fill_blocks(&mut self, name: &str, format: BlockFormat, rows: usize, cols: usize) -> Data {
         let (mut stored, mut numbers) = (vec![], vec![0.0; rows * cols]);
         for row in numbers.chunks_exact_mut(cols) {
-            let blocks = self.random.blocks(format, cols);
+            let blocks = self.random.blocks(format, cols, 1.0);
             format.dequantize(&blocks, row);
             stored.extend(blocks);
         }
