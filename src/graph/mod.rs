@@ -344,7 +344,11 @@ impl Graph {
     /// Keeps groups of `rows` rows of a weight in one part each.
     pub fn keep_together(&mut self, weight: TensorId, rows: usize) {
         let t = &mut self.tensors[weight.index()];
-        assert!(t.granule % rows == 0 || rows % t.granule == 0, "groups of `{}`", t.name);
+        assert!(
+            t.granule.is_multiple_of(rows) || rows.is_multiple_of(t.granule),
+            "groups of `{}`",
+            t.name
+        );
         t.granule = t.granule.max(rows);
     }
 

@@ -55,7 +55,9 @@ impl<'a> ModelWeights<'a> {
     fn kept(&self, name: &str, matrix: &Matrix<'_>, cols: usize) -> Elem {
         let projection = name.ends_with(".weight") && !name.ends_with(".gate.weight");
         match self.quantize {
-            Some(format) if projection && cols % format.block() == 0 => Elem::Block(format),
+            Some(format) if projection && cols.is_multiple_of(format.block()) => {
+                Elem::Block(format)
+            }
             _ => matrix.elem(),
         }
     }
