@@ -189,7 +189,8 @@ fn fill(from: &Checkpoint, format: BlockFormat, blocks: &Path, numbers: &Path) {
         let view = from.tensor(name).unwrap();
         let (cols, rows) =
             (*view.shape.last().unwrap(), view.elements() / view.shape.last().unwrap());
-        let matrix = view.shape.len() > 1 && cols % format.block() == 0 && !name.contains("hc_");
+        let matrix =
+            view.shape.len() > 1 && cols.is_multiple_of(format.block()) && !name.contains("hc_");
         let (mut stored, mut meant) = (view.bytes.to_vec(), view.bytes.to_vec());
         if matrix {
             let row = |_| random.blocks(format, cols, 1.0 / 8.0);
