@@ -81,7 +81,7 @@ fn main(ids: Ids) {
     row = rows[row].slot * params.entries + end / params.ratio - 1u;
 //#endif
     let base = (row * params.heads + unit % params.heads) * params.dims + first;
-    for (var i = ids.lane; i < SPAN; i += WG) {
+    for (var i = ids.lane; i * params.group < count; i += WG) {
         atomicStore(&tops[i], 0u);
     }
 //#if ROTATE

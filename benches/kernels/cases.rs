@@ -71,22 +71,22 @@ pub const CASES: &[Case] = &[
     case("attention/4 heads of 64, 128 keys (minnow), 64 rows", 64, |b| {
         b.attention(4, 64, 128, None);
     }),
-    case("causal_attention/128 heads of 576 in one group (MLA), 512 keys, 1 row", 1, |b| {
+    case("causal_attention/128 heads of 576 (MLA), 512 keys, 1 row", 1, |b| {
         b.causal(128, 1, 576, 512, 512, None);
     }),
-    case("causal_attention/16 heads of 576 in one group (MLA), 256 keys, 16 rows", 16, |b| {
+    case("causal_attention/16 heads of 576 (MLA), 256 keys, 16 rows", 16, |b| {
         b.causal(16, 1, 576, 512, 256, None);
     }),
-    case("causal_attention/128 heads of 576 in one group, 2048 picked, 1 row", 1, |b| {
+    case("causal_attention/128 heads of 576, 2048 picked, 1 row", 1, |b| {
         b.causal(128, 1, 576, 512, 4096, Some(2048));
     }),
-    case("causal_attention/32 heads of 128 in 8 groups (Llama), 512 keys, 1 row", 1, |b| {
+    case("causal_attention/32 heads of 128 (Llama), 512 keys, 1 row", 1, |b| {
         b.causal(32, 8, 128, 128, 512, None);
     }),
-    case("causal_attention/32 heads of 128 in 8 groups (Llama), 512 keys, 16 rows", 16, |b| {
+    case("causal_attention/32 heads of 128 (Llama), 512 keys, 16 rows", 16, |b| {
         b.causal(32, 8, 128, 128, 512, None);
     }),
-    case("causal_attention/9 heads of 64 in 3 groups (SmolLM2), 256 keys, 64 rows", 64, |b| {
+    case("causal_attention/9 heads of 64 (SmolLM2), 256 keys, 64 rows", 64, |b| {
         b.causal(9, 3, 64, 64, 256, None);
     }),
     case("index_scores/64 heads of 128, 4096 entries, 1 row", 1, |b| b.index(64, 128, 4096)),
