@@ -298,3 +298,46 @@ fn files_that_end_early() {
     std::fs::write(copy.path().join("model.safetensors.index.json"), "{}").unwrap();
     loads(copy.path()).fails(&["index.json", "weight_map"]);
 }
+
+/// A GGUF file broken in one way each: one line that names the file, and the tensor or the metadata,
+/// and no memory taken for what is not there.
+#[test]
+fn gguf_files_that_are_broken() {
+    let sound = std::fs::read(super::repository("tests/fixtures/gguf/types.gguf")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    let inspects = |bytes: &[u8]| {
+        std::fs::write(&path, bytes).unwrap();
+        fathom(["inspect"]).arg(&path).within_memory()
+    };
+    // Sound, but of a model without a size.
+    inspects(&sound).fails(&["model.gguf", "field `hidden_size` is missing"]);
+
+    let huge = (1u64 << 63).to_le_bytes();
+    // Where the entry of the tensor `f16` ends: two dimensions, a type, an offset.
+    let name = [&3u64.to_le_bytes()[..], b"f16"].concat();
+    let entry = sound.windows(name.len()).position(|window| window == name).unwrap() + name.len();
+    for (at, bytes, part) in [
+        (0, &b"GGML"[..], "not a GGUF file"),
+        (4, &[0, 0, 0, 3], "a big-endian GGUF file"),
+        (4, &[9, 0, 0, 0], "GGUF version 9"),
+        (8, &huge, "9223372036854775808 tensors are announced"),
+        (16, &huge, "9223372036854775808 metadata entries are announced"),
+        (24, &huge, "key of metadata entry 0: 9223372036854775808 bytes of text"),
+        (52, &[99, 0, 0, 0], "metadata `general.architecture`: value of the unknown type 99"),
+        (56, &huge, "metadata `general.architecture`: 9223372036854775808 bytes of text"),
+        (entry, &[5, 0, 0, 0], "tensor `f16`: 5 dimensions"),
+        (entry + 4, &huge, "tensor `f16`: its shape [3, 9223372036854775808] is too large"),
+        (entry + 20, &[77, 0, 0, 0], "tensor `f16`: its type 77 is unknown"),
+        (entry + 24, &[1, 0, 0, 0], "tensor `f16`: its offset 1 is not a multiple of 64"),
+        (entry + 24, &[0; 8], "tensor `f32`: overlaps tensor `f16`"),
+        (entry + 24, &huge, "tensor `f16`: 12 bytes at offset 9223372036854775808 of the data"),
+    ] {
+        let mut broken = sound.clone();
+        broken[at..at + bytes.len()].copy_from_slice(bytes);
+        inspects(&broken).fails(&["model.gguf", part]);
+    }
+    for end in [10, 40, 500, sound.len() - 64] {
+        inspects(&sound[..end]).fails(&["model.gguf"]);
+    }
+}
