@@ -5,10 +5,13 @@
 mod error;
 #[path = "../../src/formats/mod.rs"]
 pub mod formats;
+#[path = "../../src/text/mod.rs"]
+pub mod text;
 
 pub use error::{Error, Result};
 
 use formats::{Checkpoint, Inventory, ModelConfig, Weights};
+use text::Vocabulary;
 
 /// Names of every family, some of experts.
 const NAMES: [&str; 8] = [
@@ -42,6 +45,18 @@ pub fn walk(checkpoint: &Checkpoint) {
     {
         Inventory::of(checkpoint, &config);
     }
+}
+
+/// A vocabulary of single bytes, in the symbols that byte-level tokenizers write them in: Latin-1
+/// where that can be seen, and what follows it for the others.
+pub fn bytes() -> Vocabulary {
+    let mut unseen = '\u{100}'..;
+    let symbols = (0..=255u8).map(|byte| match byte {
+        b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff => char::from(byte),
+        _ => unseen.next().expect("more characters than bytes"),
+    });
+    let tokens = symbols.map(String::from).collect();
+    Vocabulary { model: "gpt2".into(), pre: Some("gpt-2".into()), tokens, ..Vocabulary::default() }
 }
 
 /// Demands one line of an error that ends up before a user's eyes.
