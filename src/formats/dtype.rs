@@ -104,6 +104,11 @@ impl DType {
         plain.or_else(|| BlockFormat::from_ggml(number).map(Self::Block))
     }
 
+    /// Whether it stores whole numbers.
+    pub fn is_integer(self) -> bool {
+        matches!(self, Self::I64 | Self::I32 | Self::I8 | Self::U64 | Self::U32 | Self::U8)
+    }
+
     /// The format a safetensors header means, or `None` for the exotic ones not in this list.
     pub(super) fn from_safetensors(dtype: Dtype) -> Option<Self> {
         Self::TABLE.iter().find(|row| row.1 == dtype).map(|row| row.0)

@@ -128,9 +128,7 @@ fn stored(
     let parameters = match view.dtype {
         DType::I8 | DType::U8 if format == FP4 => 2 * elements,
         // Tables of ids are not learnt.
-        DType::I64 | DType::I32 | DType::I8 | DType::U64 | DType::U32 | DType::U8 | DType::Bool => {
-            0
-        }
+        dtype if dtype.is_integer() || dtype == DType::Bool => 0,
         _ => elements,
     };
     (format, parameters)

@@ -18,6 +18,8 @@ use crate::{Error, Result};
 enum Source {
     /// Checkpoint tensors, one below the other.
     Tensors(Vec<String>),
+    /// A checkpoint tensor of integers below a limit.
+    Integers(usize),
     /// Numbers known without a checkpoint.
     Known(Vec<u32>),
 }
@@ -102,10 +104,10 @@ impl<'a> ModelWeights<'a> {
         self.table(g, name, 1, len)
     }
 
-    /// A table of integers, each below `limit`.
+    /// A table of integers, each below `limit`: one that is not is found when the table is read.
     ///
     /// # Errors
-    /// If it is missing, of another shape, not of integers, or holds one that is too large.
+    /// If it is missing, of another shape, or not of integers.
     pub fn integers(
         &mut self,
         g: &mut Graph,
@@ -114,13 +116,25 @@ impl<'a> ModelWeights<'a> {
         limit: usize,
     ) -> Result<TensorId> {
         let view = self.files.get(name)?.expect_shape(&[rows, cols])?;
-        let known = view.to_i64()?.into_iter().map(|v| match u32::try_from(v) {
-            Ok(v) if (v as usize) < limit => Ok(v),
-            _ => Err(view.error(format!("holds {v}, which is not below {limit}"))),
-        });
-        let known = known.collect::<Result<Vec<_>>>()?;
-        self.sources.insert(name.into(), Source::Known(known));
+        if !view.dtype.is_integer() {
+            return Err(view.error(format!("is {}, expected integers", view.dtype)));
+        }
+        self.sources.insert(name.into(), Source::Integers(limit));
         Ok(g.weight(name, Elem::U32, rows, cols))
+    }
+
+    /// Rows of the table of integers `name`, each below `limit`.
+    fn read_integers(&self, name: &str, rows: Range<usize>, limit: usize) -> Result<Vec<u32>> {
+        let view = self.files.get(name)?;
+        let mut read = vec![];
+        for row in rows {
+            for v in view.row(row)?.to_i64()? {
+                let small = u32::try_from(v).ok().filter(|&v| (v as usize) < limit);
+                let wrong = || view.error(format!("holds {v}, which is not below {limit}"));
+                read.push(small.ok_or_else(wrong)?);
+            }
+        }
+        Ok(read)
     }
 
     /// Integers known in advance, `[1, len]`.
@@ -207,6 +221,10 @@ impl<'a> ModelWeights<'a> {
     fn expand(&self, t: &Tensor) -> Result<Data> {
         let parts = match self.source(t)? {
             Source::Known(values) => return Ok(Data::U32(values.clone())),
+            Source::Integers(limit) => {
+                let rows = 0..t.rows.fixed;
+                return self.read_integers(&t.name, rows, *limit).map(Data::U32);
+            }
             Source::Tensors(parts) => parts,
         };
         let each = t.rows.fixed / parts.len();
@@ -222,17 +240,23 @@ impl<'a> ModelWeights<'a> {
     }
 }
 
+/// Appends rows of numbers as `t` has them, each padded.
+fn append(values: &[u32], t: &Tensor, out: &mut Vec<u8>) {
+    for row in values.chunks_exact(t.cols) {
+        let end = out.len() + t.row_bytes();
+        out.extend_from_slice(bytemuck::cast_slice(row));
+        out.resize(end, 0);
+    }
+}
+
 impl WeightSource for ModelWeights<'_> {
     fn read(&self, t: &Tensor, rows: Range<usize>, out: &mut Vec<u8>) -> Result<()> {
         let row_bytes = t.row_bytes();
         match self.source(t)? {
             Source::Known(values) => {
-                for row in values.chunks_exact(t.cols).take(rows.end).skip(rows.start) {
-                    let end = out.len() + row_bytes;
-                    out.extend_from_slice(bytemuck::cast_slice(row));
-                    out.resize(end, 0);
-                }
+                append(&values[rows.start * t.cols..rows.end * t.cols], t, out)
             }
+            Source::Integers(limit) => append(&self.read_integers(&t.name, rows, *limit)?, t, out),
             Source::Tensors(parts) => {
                 let each = t.rows.fixed / parts.len();
                 for (i, part) in parts.iter().enumerate() {
