@@ -61,16 +61,44 @@ impl Error {
 
     /// An [`Error::File`] for `path`.
     pub fn file(path: impl AsRef<Path>, what: impl Into<String>) -> Self {
-        Self::File { path: path.as_ref().to_owned(), what: what.into() }
+        Self::File { path: path.as_ref().to_owned(), what: shown(what.into()) }
     }
 
     /// An [`Error::Media`] for `path`.
     pub fn media(path: impl AsRef<Path>, what: impl Into<String>) -> Self {
-        Self::Media { path: path.as_ref().to_owned(), what: what.into() }
+        Self::Media { path: path.as_ref().to_owned(), what: shown(what.into()) }
     }
 
     /// An [`Error::Tensor`] for the tensor called `name`.
     pub fn tensor(name: impl Into<String>, what: impl Into<String>) -> Self {
-        Self::Tensor { name: name.into(), what: what.into() }
+        Self::Tensor { name: shown(name.into()), what: shown(what.into()) }
+    }
+}
+
+/// A sentence fit for one line of a terminal: names in files can hold line ends and commands to the
+/// terminal, which are shown as escapes.
+fn shown(text: String) -> String {
+    if !text.contains(char::is_control) {
+        return text;
+    }
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c.is_control() {
+            true => shown.extend(c.escape_default()),
+            false => shown.push(c),
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_one_line() {
+        let e = Error::file("f", "tensor `a\n\u{1b}[31mß`: bad");
+        assert_eq!(e.to_string(), "f: tensor `a\\n\\u{1b}[31mß`: bad");
+        assert_eq!(Error::tensor("\t", "\0").to_string(), "tensor `\\t`: \\u{0}");
     }
 }

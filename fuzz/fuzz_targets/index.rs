@@ -13,7 +13,8 @@ use tempfile::TempDir;
 static FOLDER: LazyLock<TempDir> = LazyLock::new(|| {
     let folder = tempfile::tempdir().expect("a folder");
     let shard = |name: &str| {
-        let header = format!("{{\"{name}\":{{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}}}");
+        let header =
+            format!("{{\"{name}\":{{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}}}");
         [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &[0]].concat()
     };
     let write = |name: &str, bytes: &[u8]| {

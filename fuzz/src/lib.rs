@@ -5,12 +5,14 @@
 mod error;
 #[path = "../../src/formats/mod.rs"]
 pub mod formats;
+#[cfg(feature = "text")]
 #[path = "../../src/text/mod.rs"]
 pub mod text;
 
 pub use error::{Error, Result};
 
 use formats::{Checkpoint, Inventory, ModelConfig, Weights};
+#[cfg(feature = "text")]
 use text::Vocabulary;
 
 /// Names of every family, some of experts.
@@ -49,6 +51,7 @@ pub fn walk(checkpoint: &Checkpoint) {
 
 /// A vocabulary of single bytes, in the symbols that byte-level tokenizers write them in: Latin-1
 /// where that can be seen, and what follows it for the others.
+#[cfg(feature = "text")]
 pub fn bytes() -> Vocabulary {
     let mut unseen = '\u{100}'..;
     let symbols = (0..=255u8).map(|byte| match byte {

@@ -298,12 +298,20 @@ fn v4_flash() {
         assert_eq!(group["other_formats"], json!(others[..3 + usize::from(hashed)]));
     }
 
+    // The graph for it can be built without reading any weight, and keeps what the files have.
+    assert_eq!(report["not_runnable_because"], Value::Null);
+    let stored: u64 =
+        report["bytes_by_format"].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum();
+    let kept = report["memory"]["weight_bytes"].as_f64().unwrap();
+    assert!((kept / stored as f64 - 1.0).abs() < 0.01, "{kept} of {stored} bytes");
+
     // A drafter of one layer: as many experts as any, and 39 tensors else.
     assert_eq!(report["unused_tensors"], 256 * 6 + 39);
     let unused = report["unused_bytes"].as_u64().unwrap();
     assert!((3_500_000_000..3_700_000_000).contains(&unused), "{unused}");
-    let text = fathom(["inspect"]).arg(folder.path()).succeeds();
+    let text = fathom(["inspect", "--context", "1000000"]).arg(folder.path()).succeeds();
     assert!(text.contains("not used: the drafter (MTP, DSpark), 1575 tensors, 3."), "{text}");
+    assert!(text.contains("memory at 1000000 tokens of context"), "{text}");
     assert!(text.contains("20 CSA (4-42 by 2): BF16 F32 FP8; experts FP4"), "{text}");
 }
 
