@@ -6,6 +6,8 @@ mod error;
 #[path = "../../src/formats/mod.rs"]
 pub mod formats;
 #[cfg(feature = "text")]
+// The program uses more of it.
+#[allow(dead_code, unused_imports)]
 #[path = "../../src/text/mod.rs"]
 pub mod text;
 
