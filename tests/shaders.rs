@@ -35,6 +35,8 @@ const SUBGROUPS: &[&str] = &["", "SUBGROUPS"];
 /// Attention of few heads of 64, and of many of 512.
 const FEW_HEADS: Consts = &[("KEYS", 64), ("HEAD_GROUPS", 1), ("DIMS_PER_LANE", 1)];
 const MANY_HEADS: Consts = &[("KEYS", 32), ("HEAD_GROUPS", 2), ("DIMS_PER_LANE", 8)];
+/// The tile of large products.
+const LARGE_TILE: Consts = &[("BM", 64), ("BN", 64), ("TM", 8), ("TN", 8)];
 /// From one stream to the most that there may be.
 const STREAMS: &[Consts] = &[&[("N", 1)], &[("N", 4)], &[("N", 8)]];
 
@@ -72,7 +74,11 @@ const VARIANTS: &[Variants] = &[
         &[&[("ROWS", 1)], &[("ROWS", 2)], &[("ROWS", 4)]],
     ),
     variants("matmul_rows", &[FORMAT, &["EXPERTS"], &["", "X8"], &["", "GATED"]], &[&[]]),
-    variants("matmul_tiles", &[FORMAT, &["", "X8"], &["", "BIAS"], &["", "RESIDUAL"]], &[&[]]),
+    variants(
+        "matmul_tiles",
+        &[FORMAT, &["", "X8"], &["", "BIAS"], &["", "RESIDUAL"]],
+        &[&[], LARGE_TILE],
+    ),
     variants(
         "matmul_tiles",
         &[FORMAT, &["EXPERTS"], &["", "X8"], &["", "GATED"]],

@@ -13,7 +13,7 @@
 //! bytes of `w`; `matmul_tiles` is bound by `2 * rows * N * K` operations. Both decode weights of
 //! any format in registers.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
@@ -292,8 +292,14 @@ impl From<Slice> for [u32; 2] {
 const ROWS_BLOCK: usize = 32;
 /// Rows of x a workgroup of `matmul_rows` serves at most.
 const ROWS_MAX: usize = 4;
-/// Tile of `matmul_tiles` for dense products.
+/// Tile of `matmul_tiles` for dense products: 4 x 4 an invocation.
 const TILE: usize = 32;
+/// The same for steps of more rows than [`TILE`], where there is enough to multiply: 8 x 8 an
+/// invocation, which multiplies twice as much for each number it reads from workgroup memory.
+const LARGE_TILE: usize = 64;
+/// Outputs and inner length from which the large tile is used. Less is soon done, and compiling
+/// another kernel would take longer.
+const LARGE_SIDE: usize = 256;
 /// Outputs a tile of experts spans: with 16 rows, again 64 invocations of 4 x 4.
 const EXPERT_TILE_OUTPUTS: usize = 64;
 
@@ -359,47 +365,56 @@ impl Op for Matmul {
         let s = self.slices;
         let most = y.rows.at(graph.max);
         let eights = [x.cols, w.cols, s.x.step, s.x.at].iter().all(|n| n % 8 == 0);
-        let kernels =
-            limits.parts(graph, self.w).into_iter().enumerate().filter_map(|(part, range)| {
-                let held = s.held(self.groups, s.outputs, &range);
-                let (groups, count) = (held.groups.len(), held.outputs.len());
-                if groups == 0 || count == 0 {
-                    return None;
-                }
-                let params = Params {
-                    n: s.outputs as u32,
-                    x: s.x.into(),
-                    y: s.y.into(),
-                    w: Slice { step: s.w.step, at: held.at }.into(),
-                    group: held.groups.start as u32,
-                    first: held.outputs.start as u32,
-                    count: count as u32,
-                    ..Params::new(x, w, y)
-                };
-                let rows = y.rows;
-                let kernel = if most <= FEW_ROWS {
-                    let at_once = most.next_power_of_two().min(ROWS_MAX);
-                    Kernel::new("matmul_rows", params, self.uses(), move |s| {
-                        let blocks =
-                            [count.div_ceil(ROWS_BLOCK), rows.at(s).div_ceil(at_once), groups];
-                        blocks.map(|b| b as u32)
-                    })
-                    .constant("ROWS", at_once as u32)
-                } else {
-                    Kernel::new("matmul_tiles", params, self.uses(), move |s| {
-                        let blocks = [count.div_ceil(TILE), rows.at(s).div_ceil(TILE), groups];
-                        blocks.map(|b| b as u32)
-                    })
-                };
+        let large = most > TILE && s.outputs.min(w.cols) >= LARGE_SIDE;
+        let mut kernels = vec![];
+        for (part, range) in limits.parts(graph, self.w).into_iter().enumerate() {
+            let held = s.held(self.groups, s.outputs, &range);
+            let (groups, count) = (held.groups.len(), held.outputs.len());
+            if groups == 0 || count == 0 {
+                continue;
+            }
+            let params = Params {
+                n: s.outputs as u32,
+                x: s.x.into(),
+                y: s.y.into(),
+                w: Slice { step: s.w.step, at: held.at }.into(),
+                group: held.groups.start as u32,
+                first: held.outputs.start as u32,
+                count: count as u32,
+                ..Params::new(x, w, y)
+            };
+            let rows = y.rows;
+            // The workgroups of a step whose number of rows is in `served`; none in others.
+            let kernel = |shader, [outputs, at_once]: [usize; 2], served: RangeInclusive<usize>| {
+                let kernel = Kernel::new(shader, params, self.uses(), move |s| {
+                    let rows = rows.at(s);
+                    let rows = if served.contains(&rows) { rows } else { 0 };
+                    [count.div_ceil(outputs), rows.div_ceil(at_once), groups].map(|b| b as u32)
+                });
                 let mut kernel = kernel
                     .flag(w.elem.name())
                     .flag_if(eights, "X8")
                     .flag_if(self.extra.bias.is_some(), "BIAS")
                     .flag_if(self.extra.residual.is_some(), "RESIDUAL");
                 kernel.bindings[1].part = part;
-                Some(kernel)
-            });
-        kernels.collect()
+                kernel
+            };
+            if most <= FEW_ROWS {
+                let at_once = most.next_power_of_two().min(ROWS_MAX);
+                let kernel = kernel("matmul_rows", [ROWS_BLOCK, at_once], 1..=most);
+                kernels.push(kernel.constant("ROWS", at_once as u32));
+                continue;
+            }
+            let small = if large { TILE } else { most };
+            kernels.push(kernel("matmul_tiles", [TILE; 2], 1..=small));
+            if large {
+                let kernel = kernel("matmul_tiles", [LARGE_TILE; 2], TILE + 1..=most);
+                let consts = [("BM", LARGE_TILE), ("BN", LARGE_TILE), ("TM", 8), ("TN", 8)];
+                let with = |k: Kernel, (name, value)| k.constant(name, value as u32);
+                kernels.push(consts.into_iter().fold(kernel, with));
+            }
+        }
+        kernels
     }
 
     fn cost(&self, graph: &Graph, step: StepSize) -> Cost {

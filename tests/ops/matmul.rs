@@ -100,6 +100,29 @@ fn latent_projections() {
     }
 }
 
+/// Enough to multiply for large tiles, with ends that fill none; a step of few rows takes the small ones.
+#[test]
+fn dense_in_large_tiles() {
+    let Some(gpu) = gpu() else { return };
+    for (rows, outputs, inner, elem) in [
+        (33, 256, 256, Elem::F32),
+        (70, 301, 259, Elem::BF16),
+        (130, 300, 288, Elem::Block(BlockFormat::Q4_0)),
+        (32, 300, 288, Elem::Block(BlockFormat::Q4_0)),
+    ] {
+        let mut case = Case::new(rows as u64, StepSize { rows, outs: 1 });
+        case.graph.max.rows = 130;
+        let g = &mut case.graph;
+        let bias = g.weight("bias", Elem::F32, 1, outputs);
+        let w = g.weight("w", elem, outputs, inner);
+        let x = case.input("x", Extent::ROWS, inner);
+        let residual = case.input("residual", Extent::ROWS, outputs);
+        let extra = Extra { bias: Some(bias), residual: Some(residual), ..Extra::default() };
+        ops::matmul_with(&mut case.graph, x, w, extra);
+        case.check(&gpu, 1e-5);
+    }
+}
+
 #[test]
 fn dense_over_output_rows() {
     let Some(gpu) = gpu() else { return };
