@@ -71,7 +71,7 @@ struct Report {
     model: String,
     quant: Option<String>,
     device: String,
-    roofline: Option<Measured>,
+    roofline: Option<Roofline>,
     weight_bytes: u64,
     state_bytes: u64,
     scratch_bytes: u64,
@@ -82,19 +82,6 @@ struct Report {
     picture_milliseconds: Option<Vec<f64>>,
     speeds: Vec<Speed>,
     kernels: Vec<KernelTime>,
-}
-
-/// A [`Roofline`] as files hold it.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
-struct Measured {
-    bytes_per_second: f64,
-    flops_per_second: f64,
-}
-
-impl From<Roofline> for Measured {
-    fn from(r: Roofline) -> Self {
-        Self { bytes_per_second: r.bytes_per_second, flops_per_second: r.flops_per_second }
-    }
 }
 
 /// A table of text.
@@ -190,7 +177,7 @@ fn measure(args: &Args) -> Result<Report> {
     progress.finish_and_clear();
     let dispatches = engine.dispatches();
     let (roofline, [weight_bytes, state_bytes, scratch_bytes]) = match engine.runner() {
-        Runner::Gpu { gpu, store, .. } => (Some(roofline(gpu)?.into()), store.bytes()),
+        Runner::Gpu { gpu, store, .. } => (Some(roofline(gpu)?), store.bytes()),
         Runner::Cpu { .. } => (None, [0; 3]),
     };
     Ok(Report {

@@ -13,7 +13,7 @@ use crate::gpu::AdapterReport;
 use crate::media;
 use crate::models::ModelWeights;
 use crate::runtime::verify::{OpReport, TOLERANCE, verify};
-use crate::runtime::{Backend, EngineOptions, Prompt, PromptRow, Runner};
+use crate::runtime::{Backend, EngineOptions, Prompt, Runner};
 use crate::{Error, Result};
 
 /// Compares every op of a model on the GPU with its CPU reference
@@ -76,17 +76,13 @@ pub fn run(args: &Args) -> Outcome {
         None => None,
     };
 
-    // Ids spread over the vocabulary; what they say does not matter.
-    let vocab = engine.config.vocab() as u64;
     let tokens = (args.tokens as usize).min(engine.context);
-    let token = |i: u64| PromptRow::Token((i * 2_654_435_761 % vocab) as u32);
     let mut prompt = Prompt::default();
     if let Some(patches) = picture.clone() {
         let encoded = engine.encode(patches)?;
         prompt = Prompt::new(&[crate::text::Piece::Image(0)], vec![encoded]);
     }
-    let have = prompt.len();
-    prompt.rows.extend((have..tokens).map(|i| token(i as u64)));
+    prompt.fill(tokens, engine.config.vocab());
 
     let mut weights = ModelWeights::new(Weights::new(&model.checkpoint));
     engine.declare(&mut weights)?;

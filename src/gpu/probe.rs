@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Gpu;
 use crate::Result;
@@ -30,7 +30,7 @@ pub struct ReadyProbe {
 }
 
 /// The most that a device was seen to do.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 pub struct Roofline {
     /// Bytes a second, read and written, by a kernel that copies.
     pub bytes_per_second: f64,

@@ -5,7 +5,7 @@ use super::{Capacity, ModelWeights, RopeTable, TextTensors, frequencies};
 use crate::formats::Rope;
 use crate::graph::{Elem, Extent, Graph, StepSize, TensorId};
 use crate::ops::{
-    self, ActRound, Chosen, EXPERT_TILE, Extra, FEW_ROWS, MOST_CHOICES, MOST_EXPERTS,
+    self, ActRound, Chosen, EXPERT_TILE, Extra, FEW_ROWS, HeadRope, MOST_CHOICES, MOST_EXPERTS,
 };
 use crate::{Error, Result};
 
@@ -145,6 +145,12 @@ impl<'a, 'w, C> Builder<'a, 'w, C> {
         let frequencies = frequencies(dim, rope.theta, &rope.scaling);
         self.ropes.push(RopeTable { input, frequencies, amplitude: rope.amplitude, window: None });
         input
+    }
+
+    /// Rotates the last elements of each head of `x`, neighbours together or else halves.
+    pub fn turn(&mut self, x: TensorId, rope: TensorId, heads: usize, interleaved: bool) {
+        let turn = HeadRope::new(x, rope, heads);
+        ops::head_rope(&mut self.g, if interleaved { turn } else { turn.halves() });
     }
 
     /// Refuses more experts than the kernels have room for.

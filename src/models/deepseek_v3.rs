@@ -84,13 +84,13 @@ impl Builder<'_, '_, MlaConfig> {
                 (q, self.index(x, a, &format!("{p}.indexer"), rope)?)
             }
         };
-        self.turn(q, rope, c.heads);
+        self.turn(q, rope, c.heads, c.rope_interleaved);
 
         let (name, cols) = (format!("{p}.kv_a_proj_with_mqa"), c.kv_lora + c.rope_dim);
         let latent = self.project(x, &name, cols, c.attention_bias, None)?;
         let norm = self.vector(&format!("{p}.kv_a_layernorm.weight"), c.kv_lora)?;
         ops::rms_norm_part(&mut self.g, latent, norm, LATENT_EPS, c.kv_lora);
-        self.turn(latent, rope, 1);
+        self.turn(latent, rope, 1, c.rope_interleaved);
         let keys = self.keep(&format!("{p}.latent"), latent);
 
         let attention = CausalAttention {
@@ -108,13 +108,6 @@ impl Builder<'_, '_, MlaConfig> {
         let o = ops::causal_attention(&mut self.g, attention);
         let o = self.heads_values(o, p)?;
         self.project(o, &format!("{p}.o_proj"), c.hidden, c.attention_bias, Some(residual))
-    }
-
-    /// Rotates the last elements of each head.
-    fn turn(&mut self, x: TensorId, rope: TensorId, heads: usize) {
-        let turn = HeadRope::new(x, rope, heads);
-        let turn = if self.c.rope_interleaved { turn } else { turn.halves() };
-        ops::head_rope(&mut self.g, turn);
     }
 
     /// Queries `[T, H * (nope + rope)]` as queries of latents, `[T, H * (kv_lora + rope)]`.

@@ -8,7 +8,7 @@ use super::{Capacity, ModelWeights, TextTensors};
 use crate::Result;
 use crate::formats::DenseConfig;
 use crate::graph::{Graph, StepSize, TensorId};
-use crate::ops::{self, CausalAttention, HeadRope};
+use crate::ops::{self, CausalAttention};
 
 /// Builds the graph for steps of up to `max` rows.
 ///
@@ -53,9 +53,7 @@ impl Builder<'_, '_, DenseConfig> {
         let k = self.project(x, &format!("{p}.k_proj"), width, c.qkv_bias, None)?;
         let v = self.project(x, &format!("{p}.v_proj"), width, c.qkv_bias, None)?;
         for (x, heads) in [(q, c.heads), (k, c.kv_heads)] {
-            let turn = HeadRope::new(x, rope, heads);
-            let turn = if c.rope_interleaved { turn } else { turn.halves() };
-            ops::head_rope(&mut self.g, turn);
+            self.turn(x, rope, heads, c.rope_interleaved);
         }
         let keys = self.keep(&format!("{p}.keys"), k);
         let values = Some(self.keep(&format!("{p}.values"), v));

@@ -8,7 +8,7 @@ use image::{Rgb, RgbImage};
 use serde::{Deserialize, Serialize};
 
 use super::engine::Prepared;
-use super::{Engine, Prompt, PromptRow, Sampling, Session};
+use super::{Engine, Prompt, Sampling, Session};
 use crate::graph::{Graph, Home, StepSize};
 use crate::{Result, media};
 
@@ -60,12 +60,9 @@ pub struct KernelTime {
     pub flops: u64,
 }
 
-/// Token ids spread over the vocabulary; what they say does not matter.
 fn tokens(engine: &Engine, count: usize) -> Prompt {
-    let vocab = engine.config.vocab() as u64;
-    let token = |i: u64| PromptRow::Token((i * 2_654_435_761 % vocab) as u32);
     let mut prompt = Prompt::default();
-    prompt.rows.extend((0..count as u64).map(token));
+    prompt.fill(count, engine.config.vocab());
     prompt
 }
 

@@ -116,6 +116,13 @@ impl Prompt {
         Ok(prompt)
     }
 
+    /// Appends tokens spread over a vocabulary of `vocab`, which say nothing, until there are `len`
+    /// positions: for measuring and checking.
+    pub fn fill(&mut self, len: usize, vocab: usize) {
+        let token = |i: usize| PromptRow::Token((i as u64 * 2_654_435_761 % vocab as u64) as u32);
+        self.rows.extend((self.len()..len).map(token));
+    }
+
     /// Number of positions.
     pub fn len(&self) -> usize {
         self.rows.len()
