@@ -2,15 +2,15 @@
 // token row; those of rows that close no window leave at once. See src/ops/compress.rs.
 //
 // rows       [T] Row
-// kv, score  [slots * cap, WIDTH] f32, rings
-// norm       [DIM] f32
+// kv, score  [slots * cap, width] f32, rings
+// norm       [dim] f32
 // table      [T, rotated] f32, cosines then sines
-// cache      [slots * entries, DIM] f32
+// cache      [slots * entries, dim] f32
 
 // Few windows close in a step, so a workgroup is wider than elsewhere: a channel a lane.
 override WG: u32 = 128u;
-// Channels of an entry; sizes the pooled vector in workgroup memory.
-override DIM: u32 = 512u;
+// The most channels of an entry: the pooled vector in workgroup memory.
+override MOST: u32 = 512u;
 //#include reduce
 
 struct Params {
@@ -18,6 +18,8 @@ struct Params {
     entries: u32,
     ratio: u32,
     rotated: u32,
+    dim: u32,
+    overlap: u32,  // 0 or 1
     eps: f32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
@@ -28,18 +30,14 @@ struct Params {
 @group(0) @binding(6) var<storage, read> table: array<f32>;
 @group(0) @binding(7) var<storage, read_write> cache: array<f32>;
 
-var<workgroup> pooled: array<f32, DIM>;
+var<workgroup> pooled: array<f32, MOST>;
 
 // Where position p of the sequence whose ring starts at `base` keeps channel c of what is pooled
 // into the window that starts at `start`.
 fn place(base: u32, p: u32, start: u32, c: u32) -> u32 {
-    let row = base + p % params.cap;
-//#if OVERLAP
-    // Series A of the window before, series B of the window itself.
-    return row * (2u * DIM) + select(0u, DIM, p >= start) + c;
-//#else
-    return row * DIM + c;
-//#endif
+    // With overlap, series A of the window before, series B of the window itself.
+    let series = params.overlap * u32(p >= start);
+    return ((base + p % params.cap) * (1u + params.overlap) + series) * params.dim + c;
 }
 
 @compute @workgroup_size(WG)
@@ -54,16 +52,11 @@ fn main(ids: Ids) {
         return;
     }
     let start = end - params.ratio;
-    var from_position = start;
-//#if OVERLAP
-    if start > 0u {
-        from_position = start - params.ratio;
-    }
-//#endif
+    let from_position = start - select(0u, params.ratio * params.overlap, start > 0u);
     let base = slot * params.cap;
 
     var square = 0.0;
-    for (var c = ids.lane; c < DIM; c += WG) {
+    for (var c = ids.lane; c < params.dim; c += WG) {
         var top = score[place(base, from_position, start, c)];
         for (var p = from_position + 1u; p < end; p++) {
             top = max(top, score[place(base, p, start, c)]);
@@ -81,11 +74,11 @@ fn main(ids: Ids) {
         square = fma(v, v, square);
     }
     // Its barriers also show all of `pooled` to all.
-    let scale = inverseSqrt(reduce_sum(ids, square) / f32(DIM) + params.eps);
+    let scale = inverseSqrt(reduce_sum(ids, square) / f32(params.dim) + params.eps);
 
-    let out = (slot * params.entries + start / params.ratio) * DIM;
-    let plain = DIM - params.rotated;
-    for (var c = ids.lane; c < DIM; c += WG) {
+    let out = (slot * params.entries + start / params.ratio) * params.dim;
+    let plain = params.dim - params.rotated;
+    for (var c = ids.lane; c < params.dim; c += WG) {
         var v = pooled[c] * scale * norm[c];
         if c >= plain {
             let i = c - plain;

@@ -33,13 +33,12 @@ struct Params {
 @group(0) @binding(6) var<storage, read> images: array<f32>;
 
 fn mark_or_image(row: Row, c: u32) -> f32 {
-    switch row.kind {
-        case 1u: { return marks[c]; }
-        case 2u: { return marks[params.mark_stride + c]; }
-        case 3u: { return images[row.image * params.cols + c]; }
-        case 4u: { return marks[2u * params.mark_stride + c]; }
-        default: { return marks[3u * params.mark_stride + c]; }
+    if row.kind == 3u {
+        return images[row.image * params.cols + c];
     }
+    // Kinds 1, 2, 4 and 5 are START, PAD, NEWLINE and END.
+    let mark = row.kind - select(1u, 2u, row.kind > 3u);
+    return marks[min(mark, 3u) * params.mark_stride + c];
 }
 //#endif
 

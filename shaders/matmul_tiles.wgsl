@@ -136,10 +136,24 @@ fn main(ids: Ids) {
         }
         workgroupBarrier();
     }
-    for (var i = 0u; i < TM; i++) {
+    // A row at a time, chosen by selection: the stores and what goes with them, once for each, would
+    // be most of the kernel.
+    for (var i = 0u; i < TM; i += step.one) {
         let m = tm + i * (BM / TM);
         if m >= rows {
-            continue;
+            break;
+        }
+        var sums: array<f32, TN>;
+//#if GATED
+        var ups: array<f32, TN>;
+//#endif
+        for (var r = 0u; r < TM; r++) {
+            for (var j = 0u; j < TN; j++) {
+                sums[j] = select(sums[j], acc[r * TN + j], r == i);
+//#if GATED
+                ups[j] = select(ups[j], acc3[r * TN + j], r == i);
+//#endif
+            }
         }
 //#if EXPERTS
         let row = sorted[tile.first + m];
@@ -149,11 +163,11 @@ fn main(ids: Ids) {
         for (var j = 0u; j < TN; j++) {
             let n = block + tn + j * WIDTH;
             if n >= outputs {
-                continue;
+                break;
             }
-            var sum = acc[i * TN + j];
+            var sum = sums[j];
 //#if GATED
-            sum = gated(sum, acc3[i * TN + j], weights[row]);
+            sum = gated(sum, ups[j], weights[row]);
 //#endif
             let col = y_at + n;
 //#if BIAS

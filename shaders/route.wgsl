@@ -7,9 +7,9 @@
 // logits      [T, experts] f32
 // ids         [T, k] u32
 // weights     [T, k] f32
-// bias        [experts] f32 (with BIAS)
-// image_bias  [experts] f32 (with IMAGE_BIAS)
-// hash        [vocab, k] u32, rows hash_stride apart (with HASH)
+// bias        [experts] f32, if given
+// image_bias  [experts] f32, if given
+// hash        [vocab, k] u32, rows hash_stride apart, if given
 
 // An expert a lane, for 256 experts.
 override WG: u32 = 256u;
@@ -27,7 +27,12 @@ struct Params {
     groups: u32,
     top_groups: u32,
     scale: f32,
+    given: u32,  // bits: BIAS, IMAGE_BIAS, HASH
 }
+// No flags of the shader: layers that differ in them share one kernel.
+const BIAS: u32 = 1u;
+const IMAGE_BIAS: u32 = 2u;
+const HASH: u32 = 4u;
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read> rows: array<Row>;
 @group(0) @binding(3) var<storage, read> logits: array<f32>;
@@ -151,6 +156,8 @@ fn main(inv: Ids) {
         return;
     }
     let is_text = rows[at].kind == 0u;
+    let by_image = !is_text && (params.given & IMAGE_BIAS) != 0u;
+    let biased = !by_image && (params.given & BIAS) != 0u;
     for (var e = inv.lane; e < params.experts; e += WG) {
         scores[e] = score(logits[at * params.experts + e]);
     }
@@ -159,18 +166,12 @@ fn main(inv: Ids) {
 //#endif
     for (var e = inv.lane; e < params.experts; e += WG) {
         var selection = scores[e];
-        var biased = false;
-//#if IMAGE_BIAS
-        if !is_text {
+        if by_image {
             selection += image_bias[e];
-            biased = true;
         }
-//#endif
-//#if BIAS
-        if !biased {
+        if biased {
             selection += bias[e];
         }
-//#endif
         keys[e] = order_key(selection);
     }
 //#if GROUPS
@@ -178,17 +179,12 @@ fn main(inv: Ids) {
 //#endif
     workgroupBarrier();
 
-    var from_table = false;
-//#if HASH
-    from_table = is_text;
-    if from_table {
+    if is_text && (params.given & HASH) != 0u {
         let token = min(rows[at].token, params.vocab - 1u);
         for (var j = inv.lane; j < params.k; j += WG) {
             chosen[j] = min(hash[token * params.hash_stride + j], params.experts - 1u);
         }
-    }
-//#endif
-    if !from_table {
+    } else {
         // An expert's place is the number of those before it: keys are a total order, so every
         // place is taken once.
         for (var e = inv.lane; e < params.experts; e += WG) {

@@ -40,10 +40,10 @@ var<workgroup> part: array<vec4<f32>, WG>;
 // Dimension d of one head of patch `row`: of its query, key or value (which = 0, 1, 2). 0 beyond the
 // ends.
 fn element(row: u32, which: u32, head: u32, d: u32) -> f32 {
-    if row >= step.rows || d >= params.dims {
-        return 0.0;
-    }
-    return qkv[((row * 3u + which) * params.heads + head) * params.dims + d];
+    // A load that is always done, since a branch around each would be most of the kernel.
+    let inside = row < step.rows && d < params.dims;
+    let at = ((row * 3u + which) * params.heads + head) * params.dims + d;
+    return select(0.0, qkv[select(0u, at, inside)], inside);
 }
 
 // Dimension d of four consecutive patches, from `row` on.
@@ -174,7 +174,7 @@ fn main(ids: Ids) {
     for (var i = 0u; i < QUADS; i += step.one) {
         total += part[i * QUADS + down];
     }
-    for (var i = 0u; i < 4u; i++) {
+    for (var i = 0u; i < 4u; i += step.one) {
         let query = first + 4u * down + i;
         if query >= step.rows {
             break;

@@ -108,9 +108,13 @@ pub fn open(model: Option<&PathBuf>) -> Result<Model> {
 /// # Errors
 /// As [`Engine::load`].
 pub fn load(model: &Model, options: &EngineOptions) -> Result<Engine> {
-    let bar = bar("loading", "{msg} {bytes}/{total_bytes}");
+    let bar = bar("loading", "{msg}");
     let engine = Engine::load(&model.checkpoint, options, &mut |what, done, total| {
-        bar.set_message(what.to_owned());
+        let count = match what {
+            "kernels" => format!("{done}/{total}"),
+            _ => format!("{}/{}", bytes(done), bytes(total)),
+        };
+        bar.set_message(format!("{what} {count}"));
         bar.set_length(total);
         bar.set_position(done);
     });

@@ -166,6 +166,7 @@ pub struct Gpu {
     pub(super) device: wgpu::Device,
     pub(super) queue: wgpu::Queue,
     pub(super) checked: bool,
+    software: bool,
     /// What kernels may count on.
     pub limits: Limits,
     /// What was chosen.
@@ -245,7 +246,40 @@ impl Gpu {
             subgroups: report.tier >= Tier::Subgroups,
         };
         let checked = std::env::var_os("FATHOM_CHECKED").is_some_and(|v| v != "0");
-        Ok(Self { device, queue, checked, limits, report, reason, failure })
+        let software = adapter.get_info().device_type == wgpu::DeviceType::Cpu;
+        Ok(Self { device, queue, checked, software, limits, report, reason, failure })
+    }
+
+    /// Whether the adapter is a program that runs on the CPU.
+    pub fn is_software(&self) -> bool {
+        self.software
+    }
+
+    /// Another device on the same adapter.
+    ///
+    /// # Errors
+    /// As [`Gpu::open`].
+    pub(super) fn twin(&self) -> Result<Self> {
+        Self::open(Some(&self.report.index.to_string()))
+    }
+
+    /// Runs a kernel over no workgroups: whatever the driver does before a first dispatch is done.
+    ///
+    /// # Errors
+    /// As [`Gpu::check`].
+    pub(super) fn dispatch_none(
+        &self,
+        pipeline: &wgpu::ComputePipeline,
+        group: &wgpu::BindGroup,
+    ) -> Result<()> {
+        let mut encoder = self.device.create_command_encoder(&Default::default());
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        pass.set_pipeline(pipeline);
+        pass.set_bind_group(0, group, &[]);
+        pass.dispatch_workgroups(0, 1, 1);
+        drop(pass);
+        self.queue.submit([encoder.finish()]);
+        self.wait()
     }
 
     /// What is underneath, for work that is no graph's: a benchmark's own kernels. Errors of it are

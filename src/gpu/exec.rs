@@ -7,14 +7,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rayon::prelude::*;
-
 use super::kernel::Grid;
+use super::pipeline::{Pipeline, PipelineKey, Pipelines};
 use super::store::storage;
-use super::{Gpu, GpuStore, Kernel, shader};
+use super::{Gpu, GpuStore, Kernel};
 use crate::Result;
 use crate::graph::reference::Data;
-use crate::graph::{Access, Elem, Graph, Home, StepSize, TensorId, plan};
+use crate::graph::{Elem, Graph, Home, StepSize, TensorId, plan};
 
 /// A graph made ready to run on one device.
 #[derive(Debug)]
@@ -26,38 +25,17 @@ pub struct GpuGraph {
     buffers: HashMap<TensorId, Vec<wgpu::Buffer>>,
 }
 
-struct Call {
+pub(super) struct Call {
     node: usize,
-    pipeline: wgpu::ComputePipeline,
-    group: wgpu::BindGroup,
+    pub(super) key: PipelineKey,
+    pub(super) pipeline: wgpu::ComputePipeline,
+    pub(super) group: wgpu::BindGroup,
     grid: Grid,
 }
 
 impl std::fmt::Debug for Call {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Call({})", self.node)
-    }
-}
-
-/// What makes two kernels share a pipeline.
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct PipelineKey {
-    shader: &'static str,
-    flags: Vec<&'static str>,
-    consts: Vec<(&'static str, u32)>,
-    /// For each storage binding, whether it is read-only.
-    read_only: Vec<bool>,
-}
-
-impl PipelineKey {
-    fn of(kernel: &Kernel) -> Self {
-        let read_only = |b: &super::Binding| b.used.access == Access::Read;
-        Self {
-            shader: kernel.shader,
-            flags: kernel.flags.clone(),
-            consts: kernel.consts.clone(),
-            read_only: kernel.bindings.iter().map(read_only).collect(),
-        }
     }
 }
 
@@ -103,7 +81,7 @@ impl GpuGraph {
             usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
             mapped_at_creation: false,
         });
-        let calls = bind(gpu, kernels, &step, &buffers);
+        let calls = bind(gpu, &mut store.pipelines, kernels, &step, &buffers);
         gpu.check()?;
         Ok(Self { gpu: gpu.clone(), graph, calls, step, buffers })
     }
@@ -111,6 +89,10 @@ impl GpuGraph {
     /// The graph it runs.
     pub fn graph(&self) -> &Arc<Graph> {
         &self.graph
+    }
+
+    pub(super) fn calls(&self) -> &[Call] {
+        &self.calls
     }
 
     /// Dispatches of a step.
@@ -303,26 +285,15 @@ impl GpuGraph {
     }
 }
 
-/// Makes pipelines (each distinct one once, in parallel), parameter blocks and bind groups.
+/// Makes pipelines, parameter blocks and bind groups.
 fn bind(
     gpu: &Gpu,
+    pipelines: &mut Pipelines,
     kernels: Vec<(usize, Kernel)>,
     step: &wgpu::Buffer,
     buffers: &HashMap<TensorId, Vec<wgpu::Buffer>>,
 ) -> Vec<Call> {
-    let mut keys: Vec<PipelineKey> = vec![];
-    let mut index: HashMap<PipelineKey, usize> = HashMap::new();
-    let of_kernel: Vec<usize> = kernels
-        .iter()
-        .map(|(_, k)| {
-            let key = PipelineKey::of(k);
-            *index.entry(key.clone()).or_insert_with(|| {
-                keys.push(key);
-                keys.len() - 1
-            })
-        })
-        .collect();
-    let pipelines: Vec<_> = keys.par_iter().map(|key| pipeline(gpu, key)).collect();
+    let made = pipelines.of(gpu, kernels.iter().map(|(_, k)| k));
 
     let slot = |i: usize| (i * UNIFORM_ALIGN) as u64;
     let mut blocks = vec![0; kernels.len() * UNIFORM_ALIGN];
@@ -338,8 +309,8 @@ fn bind(
     });
     gpu.queue.write_buffer(&params, 0, &blocks);
 
-    let made = kernels.into_iter().enumerate().map(|(i, (node, kernel))| {
-        let (layout, pipeline) = &pipelines[of_kernel[i]];
+    let calls = kernels.into_iter().zip(made).enumerate();
+    let calls = calls.map(|(i, ((node, kernel), (key, Pipeline { layout, pipeline })))| {
         let uniform = |buffer, offset, size| {
             wgpu::BindingResource::Buffer(wgpu::BufferBinding {
                 buffer,
@@ -361,49 +332,10 @@ fn bind(
         }
         let group = gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some(kernel.shader),
-            layout,
+            layout: &layout,
             entries: &entries,
         });
-        Call { node, pipeline: pipeline.clone(), group, grid: kernel.grid }
+        Call { node, key, pipeline, group, grid: kernel.grid }
     });
-    made.collect()
-}
-
-fn pipeline(gpu: &Gpu, key: &PipelineKey) -> (wgpu::BindGroupLayout, wgpu::ComputePipeline) {
-    let entry = |binding: usize, ty| wgpu::BindGroupLayoutEntry {
-        binding: binding as u32,
-        visibility: wgpu::ShaderStages::COMPUTE,
-        ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
-        count: None,
-    };
-    let mut entries = vec![
-        entry(0, wgpu::BufferBindingType::Uniform),
-        entry(1, wgpu::BufferBindingType::Uniform),
-    ];
-    for (i, &read_only) in key.read_only.iter().enumerate() {
-        entries.push(entry(i + 2, wgpu::BufferBindingType::Storage { read_only }));
-    }
-    let device = &gpu.device;
-    let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
-        label: Some(key.shader),
-        entries: &entries,
-    });
-    let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-        label: Some(key.shader),
-        bind_group_layouts: &[Some(&layout)],
-        immediate_size: 0,
-    });
-    let module = gpu.module(key.shader, shader::specialise(key.shader, &key.flags, &key.consts));
-    let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-        label: Some(key.shader),
-        layout: Some(&pipeline_layout),
-        module: &module,
-        entry_point: Some("main"),
-        compilation_options: wgpu::PipelineCompilationOptions {
-            constants: &[],
-            zero_initialize_workgroup_memory: false,
-        },
-        cache: None,
-    });
-    (layout, pipeline)
+    calls.collect()
 }

@@ -4,11 +4,14 @@
 mod device;
 mod exec;
 mod kernel;
+mod pipeline;
 pub mod probe;
 pub mod shader;
 mod store;
+mod warm;
 
 pub use device::{AdapterReport, Gpu, Tier, adapters};
 pub use exec::GpuGraph;
 pub use kernel::{Binding, Kernel, Limits, grid};
 pub use store::{GpuStore, WeightSource};
+pub use warm::warm;

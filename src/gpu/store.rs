@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use super::Gpu;
+use super::pipeline::Pipelines;
 use crate::graph::{Graph, Home, Tensor};
 use crate::{Error, Result};
 
@@ -17,13 +18,14 @@ pub trait WeightSource {
     fn read(&self, tensor: &Tensor, rows: Range<usize>, out: &mut Vec<u8>) -> Result<()>;
 }
 
-/// Buffers of weights (in parts where one is larger than a binding) and of state.
+/// Buffers of weights (in parts where one is larger than a binding) and of state, and pipelines.
 #[derive(Debug, Default)]
 pub struct GpuStore {
     pub(super) weights: HashMap<String, Vec<wgpu::Buffer>>,
     pub(super) states: HashMap<String, wgpu::Buffer>,
     /// Scratch buffers; graphs never run at the same time, so they share them.
     pub(super) scratch: Vec<wgpu::Buffer>,
+    pub(super) pipelines: Pipelines,
 }
 
 /// Bytes uploaded between two submissions: what wgpu stages in host memory at a time.

@@ -64,9 +64,14 @@ struct Params {
     entries: u32,
     ratio: u32,
     rotated: u32,
+    dim: u32,
+    overlap: u32,
     eps: f32,
-    pad: [u32; 3],
+    pad: u32,
 }
+
+/// Channels of the largest entry of DeepSeek's models.
+const USUAL_DIM: usize = 512;
 
 impl Op for Compress {
     fn name(&self) -> &'static str {
@@ -133,19 +138,23 @@ impl Op for Compress {
     }
 
     fn kernels(&self, graph: &Graph, limits: &Limits) -> Vec<Kernel> {
+        let dim = graph.tensor(self.norm).cols;
         let params = Params {
             cap: self.cap as u32,
             entries: self.entries as u32,
             ratio: self.ratio as u32,
             rotated: graph.tensor(self.table).cols as u32,
+            dim: dim as u32,
+            overlap: self.overlap.into(),
             eps: self.eps,
-            pad: [0; 3],
+            pad: 0,
         };
+        // The same for all sizes that models have, so that they share one kernel.
+        let most = dim.next_multiple_of(USUAL_DIM);
         vec![
             Kernel::new("compress", params, self.uses(), |s| grid(s.rows))
-                .flag_if(self.overlap, "OVERLAP")
                 .flag_if(limits.subgroups, "SUBGROUPS")
-                .constant("DIM", graph.tensor(self.norm).cols as u32),
+                .constant("MOST", most as u32),
         ]
     }
 

@@ -109,7 +109,7 @@ struct Params {
     groups: u32,
     top_groups: u32,
     scale: f32,
-    pad: u32,
+    given: u32,
 }
 
 /// `sqrt(ln(1 + e^x))`, without overflow for large `x` or loss of all digits for small.
@@ -218,7 +218,11 @@ impl Op for Node {
             groups: r.groups.map_or(1, |g| g.n as u32),
             top_groups: r.groups.map_or(1, |g| g.top as u32),
             scale: r.scale,
-            pad: 0,
+            given: [r.bias, r.image_bias, r.hash]
+                .iter()
+                .enumerate()
+                .map(|(bit, given)| u32::from(given.is_some()) << bit)
+                .sum(),
         };
         // Where something is not given, something else stands in its binding and is not read.
         let bindings = [
@@ -236,10 +240,7 @@ impl Op for Node {
                 .flag_if(r.score == Score::Softmax, "SOFTMAX")
                 .flag_if(r.groups.is_some(), "GROUPS")
                 .flag_if(r.groups.is_some_and(|g| g.rank == GroupRank::TopTwo), "TOP_TWO")
-                .flag_if(r.normalise, "NORMALISE")
-                .flag_if(r.bias.is_some(), "BIAS")
-                .flag_if(r.image_bias.is_some(), "IMAGE_BIAS")
-                .flag_if(r.hash.is_some(), "HASH"),
+                .flag_if(r.normalise, "NORMALISE"),
         ]
     }
 

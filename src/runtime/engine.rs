@@ -52,7 +52,8 @@ impl Default for EngineOptions {
     }
 }
 
-/// Told what is being done (`weights`, `shaders`), and bytes of weights done and in all.
+/// Told what is being done, and how much of it is done and in all: bytes of `weights`, and bytes
+/// again while `shaders` are read; or a number of `kernels` that a software driver compiles.
 pub type Progress<'a> = &'a mut dyn FnMut(&str, u64, u64);
 
 /// Context that is allocated when none is asked for.
@@ -150,6 +151,7 @@ impl Engine {
             Some((graph, tensors)) => Some(Part { graph: add(graph, text_bytes)?, tensors }),
             None => None,
         };
+        runner.warm(&[prefill.graph, decode.graph], &mut |n, all| progress("kernels", n, all))?;
         let cache = Cache::default();
         Ok(Self {
             config,
@@ -199,6 +201,9 @@ impl Engine {
             return Err(Error::Request("this model takes no pictures".into()));
         };
         let Prepared { graph, step, inputs } = prepared;
+        if self.cache.is_empty() {
+            self.runner.warm(&[graph], &mut |_, _| ())?;
+        }
         let mut out = self.runner.run(graph, step, inputs, &[part.tensors.tokens])?;
         let Some(Data::F32(tokens)) = out.pop() else {
             return Err(Error::Gpu("the device gave no image tokens".into()));

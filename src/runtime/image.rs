@@ -31,6 +31,11 @@ pub(super) struct Cache {
 const CACHE_BYTES: usize = 256 << 20;
 
 impl Cache {
+    /// Whether no picture was encoded yet.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     pub(super) fn get(&mut self, hash: u128) -> Option<Arc<Encoded>> {
         let at = self.entries.iter().position(|e| e.hash == hash)?;
         let found = self.entries.remove(at)?;

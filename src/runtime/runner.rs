@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::Result;
-use crate::gpu::{Gpu, GpuGraph, GpuStore};
+use crate::gpu::{Gpu, GpuGraph, GpuStore, warm};
 use crate::graph::reference::{Data, Host, Store};
 use crate::graph::{Graph, StepSize, TensorId};
 use crate::models::ModelWeights;
@@ -73,6 +73,21 @@ impl Runner {
                 graphs.push(graph);
                 Ok(GraphId(graphs.len() - 1))
             }
+        }
+    }
+
+    /// Has the kernels of these graphs compiled where the driver would only do so when they first
+    /// run. `progress` is told how many are done and how many there are.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn warm(&self, ids: &[GraphId], progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
+        match self {
+            Self::Gpu { gpu, graphs, .. } => {
+                let graphs: Vec<_> = ids.iter().map(|id| &graphs[id.0]).collect();
+                warm(gpu, &graphs, progress)
+            }
+            Self::Cpu { .. } => Ok(()),
         }
     }
 

@@ -1,0 +1,96 @@
+//! Compiling on every core.
+//!
+//! Software drivers compile a kernel when it is first dispatched, on the one thread that runs a
+//! device's queue: seconds for a model's kernels, while the other cores idle. What they compiled
+//! they keep in a cache on disk. So other devices of the same adapter, one a core, dispatch their
+//! share of the kernels over no workgroups at all, and the model's own device then finds them there.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::exec::Call;
+use super::pipeline::PipelineKey;
+use super::{Gpu, GpuGraph};
+use crate::Result;
+
+/// Longer than it takes to find a model's kernels in the driver's cache: other devices are opened
+/// only after it.
+const PATIENCE: Duration = Duration::from_millis(150);
+
+/// Makes the driver compile every kernel of `graphs`, if it is one that compiles when a kernel is
+/// first dispatched. `progress` is told how many are done and how many there are.
+///
+/// # Errors
+/// If the device fails.
+pub fn warm(gpu: &Gpu, graphs: &[&GpuGraph], progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
+    if !gpu.is_software() {
+        return Ok(());
+    }
+    let mut calls: Vec<&Call> = vec![];
+    for call in graphs.iter().flat_map(|g| g.calls()) {
+        if calls.iter().all(|c| c.key != call.key) {
+            calls.push(call);
+        }
+    }
+    let next = AtomicUsize::new(0);
+    let claim = || calls.get(next.fetch_add(1, Ordering::Relaxed)).copied();
+    let theirs = Mutex::new(vec![]);
+    let help = || {
+        let Ok(twin) = gpu.twin() else { return };
+        while let Some(call) = claim() {
+            // A failure is the twin's own; the model's device compiles what it left.
+            let _ = dispatch_unbound(&twin, &call.key);
+            theirs.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(call);
+        }
+    };
+    let (start, mut done, all) = (Instant::now(), 0, calls.len() as u64);
+    let mut dispatch = |call: &Call| {
+        gpu.dispatch_none(&call.pipeline, &call.group)?;
+        done += 1;
+        progress(done, all);
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let mut helped = false;
+        while let Some(call) = claim() {
+            dispatch(call)?;
+            if !helped && start.elapsed() > PATIENCE {
+                helped = true;
+                let cores = thread::available_parallelism().map_or(1, |n| n.get());
+                for _ in 1..cores {
+                    scope.spawn(help);
+                }
+            }
+        }
+        Ok(())
+    })?;
+    let theirs = theirs.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    theirs.into_iter().try_for_each(dispatch)
+}
+
+/// Dispatches a kernel over nothing, bound to buffers of no content.
+fn dispatch_unbound(gpu: &Gpu, key: &PipelineKey) -> Result<()> {
+    let made = key.make(gpu);
+    let buffer = |usage| {
+        gpu.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("unbound"),
+            size: 4096,
+            usage,
+            mapped_at_creation: false,
+        })
+    };
+    let uniform = buffer(wgpu::BufferUsages::UNIFORM);
+    let storage: Vec<_> = (0..key.buffers()).map(|_| buffer(wgpu::BufferUsages::STORAGE)).collect();
+    let bound = [&uniform, &uniform].into_iter().chain(&storage).enumerate();
+    let entries: Vec<_> = bound
+        .map(|(i, b)| wgpu::BindGroupEntry { binding: i as u32, resource: b.as_entire_binding() })
+        .collect();
+    let group = gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
+        label: Some("unbound"),
+        layout: &made.layout,
+        entries: &entries,
+    });
+    gpu.dispatch_none(&made.pipeline, &group)
+}
