@@ -13,7 +13,7 @@ use super::store::storage;
 use super::{Gpu, GpuStore, Kernel};
 use crate::Result;
 use crate::graph::reference::Data;
-use crate::graph::{Elem, Graph, Home, StepSize, TensorId, plan};
+use crate::graph::{Elem, Graph, Home, Node, StepSize, TensorId, plan};
 
 /// A graph made ready to run on one device.
 #[derive(Debug)]
@@ -23,6 +23,16 @@ pub struct GpuGraph {
     calls: Vec<Call>,
     step: wgpu::Buffer,
     buffers: HashMap<TensorId, Vec<wgpu::Buffer>>,
+    next: Option<Recorded>,
+}
+
+/// An encoded step, and where it puts what is read back.
+#[derive(Debug)]
+struct Recorded {
+    step: StepSize,
+    wanted: Vec<TensorId>,
+    commands: wgpu::CommandBuffer,
+    staging: wgpu::Buffer,
 }
 
 pub(super) struct Call {
@@ -69,21 +79,15 @@ impl GpuGraph {
                 buffers.insert(id, made);
             }
         }
-        let kernels: Vec<(usize, Kernel)> = graph
-            .nodes()
-            .iter()
-            .enumerate()
-            .flat_map(|(i, n)| n.op.kernels(&graph, &gpu.limits).into_iter().map(move |k| (i, k)))
-            .collect();
         let step = gpu.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("step"),
             size: 16,
             usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
             mapped_at_creation: false,
         });
-        let calls = bind(gpu, &mut store.pipelines, kernels, &step, &buffers);
+        let calls = bind(gpu, &mut store.pipelines, kernels(gpu, &graph), &step, &buffers);
         gpu.check()?;
-        Ok(Self { gpu: gpu.clone(), graph, calls, step, buffers })
+        Ok(Self { gpu: gpu.clone(), graph, calls, step, buffers, next: None })
     }
 
     /// The graph it runs.
@@ -109,14 +113,37 @@ impl GpuGraph {
     /// If the step is larger than the graph's maximum or an input is missing: the runtime's
     /// mistake, not a user's.
     pub fn run(
-        &self,
+        &mut self,
         step: StepSize,
         inputs: &[(TensorId, Data)],
         wanted: &[TensorId],
     ) -> Result<Vec<Data>> {
         self.begin(step, inputs);
-        self.submit(step, 0..self.graph.nodes().len());
-        self.read(step, wanted)
+        let next = self.next.take().filter(|next| next.step == step && next.wanted == wanted);
+        let Recorded { commands, staging, .. } =
+            next.unwrap_or_else(|| self.record(step, wanted, None));
+        self.gpu.queue.submit([commands]);
+        // A token is followed by another: its step is encoded while the device runs this one.
+        if step.rows == 1 {
+            self.next = Some(self.record(step, wanted, Some(staging.clone())));
+        }
+        self.collect(step, wanted, &staging)
+    }
+
+    /// Encodes a step and the copies to `staging`, which is made if there is none.
+    fn record(
+        &self,
+        step: StepSize,
+        wanted: &[TensorId],
+        staging: Option<wgpu::Buffer>,
+    ) -> Recorded {
+        let staging = staging.unwrap_or_else(|| self.staging(step, wanted));
+        let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        self.encode(&mut pass, step, 0..self.graph.nodes().len());
+        drop(pass);
+        self.copy(&mut encoder, step, wanted, &staging);
+        Recorded { step, wanted: wanted.to_vec(), commands: encoder.finish(), staging }
     }
 
     /// Uploads the inputs of a step without running it.
@@ -240,40 +267,64 @@ impl GpuGraph {
     /// # Errors
     /// If the device fails.
     pub fn read(&self, step: StepSize, ids: &[TensorId]) -> Result<Vec<Data>> {
-        let sizes: Vec<u64> = ids
-            .iter()
-            .map(|&id| {
-                let t = self.graph.tensor(id);
-                t.bytes(t.rows.at(step)) as u64
-            })
-            .collect();
-        let total: u64 = sizes.iter().sum();
-        if total == 0 {
-            self.gpu.wait()?;
-            return Ok(ids.iter().map(|&id| self.data(id, &[])).collect());
-        }
-        let staging = self.gpu.device.create_buffer(&wgpu::BufferDescriptor {
+        let staging = self.staging(step, ids);
+        let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
+        self.copy(&mut encoder, step, ids, &staging);
+        self.gpu.queue.submit([encoder.finish()]);
+        self.collect(step, ids, &staging)
+    }
+
+    /// Bytes of a tensor after a step.
+    fn bytes(&self, step: StepSize, id: TensorId) -> u64 {
+        let t = self.graph.tensor(id);
+        t.bytes(t.rows.at(step)) as u64
+    }
+
+    /// A buffer that holds these tensors, one after the other, and that the host can read.
+    fn staging(&self, step: StepSize, ids: &[TensorId]) -> wgpu::Buffer {
+        let size: u64 = ids.iter().map(|&id| self.bytes(step, id)).sum();
+        self.gpu.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("read-back"),
-            size: total,
+            size: size.max(wgpu::COPY_BUFFER_ALIGNMENT),
             usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
             mapped_at_creation: false,
-        });
-        let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
+        })
+    }
+
+    fn copy(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        step: StepSize,
+        ids: &[TensorId],
+        staging: &wgpu::Buffer,
+    ) {
         let mut at = 0;
-        for (&id, &size) in ids.iter().zip(&sizes) {
+        for &id in ids {
+            let size = self.bytes(step, id);
             if size > 0 {
-                encoder.copy_buffer_to_buffer(&self.buffers[&id][0], 0, &staging, at, size);
+                encoder.copy_buffer_to_buffer(&self.buffers[&id][0], 0, staging, at, size);
             }
             at += size;
         }
-        self.gpu.queue.submit([encoder.finish()]);
-        let view = self.gpu.map(&staging)?;
+    }
+
+    /// Waits for the device and takes these tensors out of `staging`.
+    fn collect(
+        &self,
+        step: StepSize,
+        ids: &[TensorId],
+        staging: &wgpu::Buffer,
+    ) -> Result<Vec<Data>> {
+        let view = self.gpu.map(staging)?;
         let mut at = 0;
-        let mut out = vec![];
-        for (&id, &size) in ids.iter().zip(&sizes) {
-            out.push(self.data(id, &view[at..at + size as usize]));
-            at += size as usize;
-        }
+        let mut take = |&id: &TensorId| {
+            let from = at;
+            at += self.bytes(step, id) as usize;
+            self.data(id, &view[from..at])
+        };
+        let out = ids.iter().map(&mut take).collect();
+        drop(view);
+        staging.unmap();
         Ok(out)
     }
 
@@ -283,6 +334,15 @@ impl GpuGraph {
             _ => Data::F32(bytemuck::pod_collect_to_vec(bytes)),
         }
     }
+}
+
+/// The kernels of a graph, each with the number of its node.
+pub(super) fn kernels(gpu: &Gpu, graph: &Graph) -> Vec<(usize, Kernel)> {
+    let nodes = graph.nodes().iter().enumerate();
+    let of = |(i, n): (usize, &Node)| {
+        n.op.kernels(graph, &gpu.limits).into_iter().map(move |k| (i, k))
+    };
+    nodes.flat_map(of).collect()
 }
 
 /// Makes pipelines, parameter blocks and bind groups.

@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::thread;
 
 use super::Gpu;
+use super::exec::kernels;
 use super::pipeline::Pipelines;
 use crate::graph::{Graph, Home, Tensor};
 use crate::{Error, Result};
@@ -32,12 +34,29 @@ pub struct GpuStore {
 const UPLOAD_BYTES: usize = 32 << 20;
 
 impl GpuStore {
-    /// Uploads every weight of `graph` that is not here yet and makes its state, zeroed. `progress`
-    /// is told the bytes of weights uploaded so far.
+    /// Uploads every weight of `graph` that is not here yet, makes its state, zeroed, and has its
+    /// kernels compiled meanwhile. `progress` is told the bytes of weights uploaded so far.
     ///
     /// # Errors
     /// If `source` cannot give a weight or the device runs out of memory.
     pub fn add(
+        &mut self,
+        gpu: &Gpu,
+        graph: &Graph,
+        source: &dyn WeightSource,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<()> {
+        let kernels = kernels(gpu, graph);
+        let mut pipelines = std::mem::take(&mut self.pipelines);
+        let uploaded = thread::scope(|scope| {
+            scope.spawn(|| pipelines.of(gpu, kernels.iter().map(|(_, k)| k)));
+            self.upload(gpu, graph, source, progress)
+        });
+        self.pipelines = pipelines;
+        uploaded
+    }
+
+    fn upload(
         &mut self,
         gpu: &Gpu,
         graph: &Graph,
