@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use serde::Serialize;
 
 use super::Limits;
+use super::disk_cache::DiskCache;
 use crate::{Error, Result};
 
 /// A set of GPU abilities that kernels are written for. Each tier includes those below it.
@@ -174,6 +175,7 @@ pub struct Gpu {
     /// Why it was chosen.
     pub reason: String,
     failure: Arc<Mutex<Option<String>>>,
+    pub(super) disk_cache: Option<Arc<DiskCache>>,
 }
 
 impl Gpu {
@@ -210,7 +212,7 @@ impl Gpu {
     ) -> Result<Self> {
         let has = adapter.limits();
         let mut required_limits = wgpu::Limits::default();
-        let mut required_features = wgpu::Features::empty();
+        let mut required_features = adapter.features() & wgpu::Features::PIPELINE_CACHE;
         if report.timestamps {
             required_features |= wgpu::Features::TIMESTAMP_QUERY;
         }
@@ -246,8 +248,10 @@ impl Gpu {
             subgroups: report.tier >= Tier::Subgroups,
         };
         let checked = std::env::var_os("FATHOM_CHECKED").is_some_and(|v| v != "0");
-        let software = adapter.get_info().device_type == wgpu::DeviceType::Cpu;
-        Ok(Self { device, queue, checked, software, limits, report, reason, failure })
+        let info = adapter.get_info();
+        let software = info.device_type == wgpu::DeviceType::Cpu;
+        let disk_cache = DiskCache::open(&device, &info).map(Arc::new);
+        Ok(Self { device, queue, checked, software, limits, report, reason, failure, disk_cache })
     }
 
     /// Whether the adapter is a program that runs on the CPU.

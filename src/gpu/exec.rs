@@ -339,9 +339,8 @@ impl GpuGraph {
 /// The kernels of a graph, each with the number of its node.
 pub(super) fn kernels(gpu: &Gpu, graph: &Graph) -> Vec<(usize, Kernel)> {
     let nodes = graph.nodes().iter().enumerate();
-    let of = |(i, n): (usize, &Node)| {
-        n.op.kernels(graph, &gpu.limits).into_iter().map(move |k| (i, k))
-    };
+    let of =
+        |(i, n): (usize, &Node)| n.op.kernels(graph, &gpu.limits).into_iter().map(move |k| (i, k));
     nodes.flat_map(of).collect()
 }
 

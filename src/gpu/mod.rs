@@ -2,6 +2,7 @@
 //! [`crate::graph::Graph`] on wgpu.
 
 mod device;
+mod disk_cache;
 mod exec;
 mod kernel;
 mod pipeline;

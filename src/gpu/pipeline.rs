@@ -69,7 +69,7 @@ impl PipelineKey {
                 constants: &[],
                 zero_initialize_workgroup_memory: false,
             },
-            cache: None,
+            cache: gpu.disk_cache.as_ref().map(|c| c.cache()),
         });
         Pipeline { layout, pipeline }
     }
@@ -96,6 +96,11 @@ impl Pipelines {
         let keys: Vec<_> = kernels.map(PipelineKey::of).collect();
         let missing: HashSet<_> = keys.iter().filter(|k| !self.0.contains_key(k)).collect();
         let made: Vec<_> = missing.into_par_iter().map(|k| (k.clone(), k.make(gpu))).collect();
+        if let Some(disk_cache) = &gpu.disk_cache
+            && !made.is_empty()
+        {
+            disk_cache.save();
+        }
         self.0.extend(made);
         keys.into_iter()
             .map(|key| {
