@@ -35,6 +35,12 @@ const SUBGROUPS: &[&str] = &["", "SUBGROUPS"];
 /// Attention of few heads of 64, and of many of 512.
 const FEW_HEADS: Consts = &[("KEYS", 64), ("HEAD_GROUPS", 1), ("DIMS_PER_LANE", 1)];
 const MANY_HEADS: Consts = &[("KEYS", 32), ("HEAD_GROUPS", 2), ("DIMS_PER_LANE", 8)];
+/// Attention of one head of 64, of many rows of them, and of many heads of 512.
+const FLASH: &[Consts] = &[
+    &[("QUERIES", 4), ("KEYS", 64), ("WG", 64), ("VALUE_LANES", 16), ("VALUE_FOURS", 1)],
+    &[("QUERIES", 32), ("KEYS", 32), ("WG", 64), ("VALUE_LANES", 8), ("VALUE_FOURS", 2)],
+    &[("QUERIES", 16), ("KEYS", 64), ("WG", 128), ("VALUE_LANES", 32), ("VALUE_FOURS", 4)],
+];
 /// The tile of large products.
 const LARGE_TILE: Consts = &[("BM", 64), ("BN", 64), ("TM", 8), ("TN", 8)];
 /// From one stream to the most that there may be.
@@ -52,11 +58,8 @@ const fn variants(
 const VARIANTS: &[Variants] = &[
     variants("act_round", &[&["", "IN_PLACE", "IN_PLACE CLOSED"], &["", "ROTATE"]], &[&[]]),
     variants("attention", &[&[""]], &[FEW_HEADS, MANY_HEADS]),
-    variants(
-        "causal_attention",
-        &[&[""]],
-        &[&[("KEYS", 32), ("DIMS_PER_LANE", 1)], &[("KEYS", 64), ("DIMS_PER_LANE", 4)]],
-    ),
+    variants("attention_merge", &[], &[&[]]),
+    variants("causal_attention", &[&["", "FOURS"], &["", "PARTS"]], FLASH),
     variants("combine", &[&["", "SHARED"]], &[&[("SPAN", 256)]]),
     variants("compress", &[&["", "OVERLAP"], SUBGROUPS], &[&[("DIM", 24)], &[("DIM", 512)]]),
     variants("copy_columns", &[], &[&[]]),
@@ -88,6 +91,7 @@ const VARIANTS: &[Variants] = &[
     variants("mhc_head", &[SUBGROUPS], STREAMS),
     variants("mhc_post", &[], STREAMS),
     variants("mhc_pre", &[SUBGROUPS], STREAMS),
+    variants("rope_keep", &[], &[&[]]),
     variants("ring_write", &[&["", "ADD"]], &[&[]]),
     variants("rms_norm", &[&["", "IN_PLACE"], SUBGROUPS], &[&[]]),
     variants(

@@ -5,7 +5,7 @@ use fathom::graph::Elem::{BF16, Block, F16, F32};
 use fathom::graph::{Extent, StepSize};
 use fathom::ops::{
     self, ActRound, CopyColumns, EXPERT_TILE, EmbedVision, GroupRank, Groups, HeadRope, MhcHead,
-    MhcPre, Narrow, Route, Score,
+    MhcPre, Narrow, Pairs, RopeKeep, Route, Score,
 };
 use fathom::runtime::Sampling;
 
@@ -109,6 +109,15 @@ pub const CASES: &[Case] = &[
     case("head_rope/32 heads of 128 in halves (Llama), 16 rows", 16, |b| {
         let (x, table) = (b.x("x", 32 * 128), b.x("table", 128));
         ops::head_rope(&mut b.graph, HeadRope::new(x, table, 32).halves());
+    }),
+    case("rope_keep/32 heads of 128 in 8 groups (Llama), 16 rows", 16, |b| {
+        let (rows, qkv, table) = (b.rows(0), b.x("qkv", 48 * 128), b.x("table", 128));
+        let [keys, values] = ["keys", "values"].map(|name| b.graph.state(name, 16, 8 * 128));
+        let (heads, groups, context, pairs) = (32, 8, 16, Pairs::Halves);
+        ops::rope_keep(
+            &mut b.graph,
+            RopeKeep { rows, qkv, table, keys, values, heads, groups, context, pairs },
+        );
     }),
     case("act_round/4096 wide to FP8, 64 rows", 64, |b| {
         let x = b.x("x", 4096);

@@ -164,6 +164,16 @@ pub enum Access {
     Write,
     /// Reads and writes it, or writes only part of it.
     Update,
+    /// Passes something through it from one of its dispatches to the next. What it holds afterwards
+    /// means nothing, and the reference leaves it alone.
+    Temporary,
+}
+
+impl Access {
+    /// Whether what the tensor holds afterwards is a result.
+    pub fn makes(self) -> bool {
+        matches!(self, Self::Write | Self::Update)
+    }
 }
 
 /// One use of a tensor by a node.
@@ -185,6 +195,11 @@ impl TensorId {
     /// This tensor, written.
     pub fn write(self) -> Use {
         Use { tensor: self, access: Access::Write }
+    }
+
+    /// This tensor, as room for what passes between dispatches.
+    pub fn temporary(self) -> Use {
+        Use { tensor: self, access: Access::Temporary }
     }
 
     /// This tensor, read and written.

@@ -6,6 +6,7 @@ use crate::formats::Rope;
 use crate::graph::{Elem, Extent, Graph, StepSize, TensorId};
 use crate::ops::{
     self, ActRound, Chosen, EXPERT_TILE, Extra, FEW_ROWS, HeadRope, MOST_CHOICES, MOST_EXPERTS,
+    Slice, Slices,
 };
 use crate::{Error, Result};
 
@@ -123,6 +124,45 @@ impl<'a, 'w, C> Builder<'a, 'w, C> {
         self.linear_with(x, &format!("{name}.weight"), outputs, extra)
     }
 
+    /// `x` times each of these matrices (and the outputs of each), plus their biases if the model
+    /// has them: the results side by side, `[T, sum of outputs]`. Neighbours of one format are one
+    /// matrix in GPU memory, so that one product reads `x` for all.
+    pub fn project_all(
+        &mut self,
+        x: TensorId,
+        parts: &[(String, usize)],
+        bias: bool,
+    ) -> Result<TensorId> {
+        let (rows, inputs) = (self.g.tensor(x).rows, self.g.tensor(x).cols);
+        let mut formats = vec![];
+        for (name, outputs) in parts {
+            formats.push(self.w.elem(&format!("{name}.weight"), *outputs, inputs)?);
+        }
+        let width = parts.iter().map(|p| p.1).sum();
+        let alone = formats.iter().all(|f| *f == formats[0]);
+        let into = (!alone).then(|| self.g.scratch("products", Elem::F32, rows, width));
+        let (mut y, mut at) = (into, 0);
+        for run in formats.iter().zip(parts).collect::<Vec<_>>().chunk_by(|a, b| a.0 == b.0) {
+            let named = |kind: &str| {
+                run.iter().map(|(_, part)| (format!("{}.{kind}", part.0), part.1)).collect()
+            };
+            let w = self.w.stack(&mut self.g, named("weight"), inputs)?;
+            let bias = match bias {
+                true => Some(self.w.joined(&mut self.g, named("bias"))?),
+                false => None,
+            };
+            let outputs = self.g.tensor(w).rows.fixed;
+            let slices = into.map(|_| {
+                let [x, w] = [Slice { step: inputs, at: 0 }, Slice { step: outputs, at: 0 }];
+                Slices { x, w, y: Slice { step: outputs, at }, outputs }
+            });
+            let extra = Extra { bias, into, slices, ..Extra::default() };
+            y = Some(ops::matmul_with(&mut self.g, x, w, extra));
+            at += outputs;
+        }
+        Ok(y.expect("there is a matrix to multiply with"))
+    }
+
     /// A gated feed-forward `inter` wide, its matrices named as Hugging Face does, plus `residual`.
     pub fn gated(
         &mut self,
@@ -132,9 +172,9 @@ impl<'a, 'w, C> Builder<'a, 'w, C> {
         bias: bool,
         residual: TensorId,
     ) -> Result<TensorId> {
-        let gate = self.project(x, &format!("{p}.gate_proj"), inter, bias, None)?;
-        let up = self.project(x, &format!("{p}.up_proj"), inter, bias, None)?;
-        let h = ops::swiglu(&mut self.g, gate, Some(up), f32::MAX);
+        let halves = ["gate_proj", "up_proj"].map(|half| (format!("{p}.{half}"), inter));
+        let both = self.project_all(x, &halves, bias)?;
+        let h = ops::swiglu(&mut self.g, both, None, f32::MAX);
         let hidden = self.g.tensor(residual).cols;
         self.project(h, &format!("{p}.down_proj"), hidden, bias, Some(residual))
     }
@@ -196,9 +236,9 @@ impl<'a, 'w, C> Builder<'a, 'w, C> {
             0 => residual,
             inter => {
                 let p = format!("{}.shared_experts", e.prefix);
-                let gate = self.linear(x, &format!("{p}.{gate}.weight"), inter)?;
-                let up = self.linear(x, &format!("{p}.{up}.weight"), inter)?;
-                let h = ops::swiglu(&mut self.g, gate, Some(up), e.limit);
+                let halves = [gate, up].map(|half| (format!("{p}.{half}"), inter));
+                let both = self.project_all(x, &halves, false)?;
+                let h = ops::swiglu(&mut self.g, both, None, e.limit);
                 let h = self.narrow(h, e.narrow);
                 Some(self.project(h, &format!("{p}.{down}"), hidden, false, residual)?)
             }

@@ -8,7 +8,7 @@ use super::{Capacity, ModelWeights, TextTensors};
 use crate::Result;
 use crate::formats::DenseConfig;
 use crate::graph::{Graph, StepSize, TensorId};
-use crate::ops::{self, CausalAttention};
+use crate::ops::{self, CausalAttention, Pairs, RopeKeep};
 
 /// Builds the graph for steps of up to `max` rows.
 ///
@@ -48,24 +48,27 @@ impl Builder<'_, '_, DenseConfig> {
         residual: TensorId,
     ) -> Result<TensorId> {
         let c = self.c;
-        let width = c.kv_heads * c.head_dim;
-        let q = self.project(x, &format!("{p}.q_proj"), c.heads * c.head_dim, c.qkv_bias, None)?;
-        let k = self.project(x, &format!("{p}.k_proj"), width, c.qkv_bias, None)?;
-        let v = self.project(x, &format!("{p}.v_proj"), width, c.qkv_bias, None)?;
-        for (x, heads) in [(q, c.heads), (k, c.kv_heads)] {
-            self.turn(x, rope, heads, c.rope_interleaved);
-        }
-        let keys = self.keep(&format!("{p}.keys"), k);
-        let values = Some(self.keep(&format!("{p}.values"), v));
+        let parts = [("q_proj", c.heads), ("k_proj", c.kv_heads), ("v_proj", c.kv_heads)]
+            .map(|(name, heads)| (format!("{p}.{name}"), heads * c.head_dim));
+        let q = self.project_all(x, &parts, c.qkv_bias)?;
+        let Capacity { slots, context, .. } = self.capacity;
+        let [keys, values] = ["keys", "values"].map(|name| {
+            self.g.state(format!("{p}.{name}"), slots * context, c.kv_heads * c.head_dim)
+        });
+        let pairs = if c.rope_interleaved { Pairs::Interleaved } else { Pairs::Halves };
+        let (rows, heads, groups) = (self.rows, c.heads, c.kv_heads);
+        let keep =
+            RopeKeep { rows, qkv: q, table: rope, keys, values, heads, groups, context, pairs };
+        ops::rope_keep(&mut self.g, keep);
         let attention = CausalAttention {
-            rows: self.rows,
+            rows,
             q,
             keys,
-            values,
+            values: Some(values),
             value_dim: c.head_dim,
-            heads: c.heads,
-            groups: c.kv_heads,
-            context: self.capacity.context,
+            heads,
+            groups,
+            context,
             scale: (c.head_dim as f32).sqrt().recip(),
             select: None,
         };

@@ -17,12 +17,17 @@ use crate::{Error, Result};
 #[derive(Debug)]
 enum Source {
     /// Checkpoint tensors, one below the other.
-    Tensors(Vec<String>),
+    Tensors(Vec<Part>),
+    /// Checkpoint vectors, end to end in one row.
+    Vectors(Vec<Part>),
     /// A checkpoint tensor of integers below a limit.
     Integers(usize),
     /// Numbers known without a checkpoint.
     Known(Vec<u32>),
 }
+
+/// A tensor of the checkpoint and how many rows of a weight, or numbers of a row, it makes.
+pub type Part = (String, usize);
 
 /// Declares weights to graphs and reads them for whoever runs these.
 #[derive(Debug)]
@@ -75,9 +80,17 @@ impl<'a> ModelWeights<'a> {
         rows: usize,
         cols: usize,
     ) -> Result<TensorId> {
-        let elem = self.kept(name, &self.open(name, rows, cols)?, cols);
-        self.sources.insert(name.into(), Source::Tensors(vec![name.into()]));
+        let elem = self.elem(name, rows, cols)?;
+        self.sources.insert(name.into(), Source::Tensors(vec![(name.into(), rows)]));
         Ok(g.weight(name, elem, rows, cols))
+    }
+
+    /// What [`ModelWeights::matrix`] would keep this matrix in.
+    ///
+    /// # Errors
+    /// As [`ModelWeights::matrix`].
+    pub fn elem(&self, name: &str, rows: usize, cols: usize) -> Result<Elem> {
+        Ok(self.kept(name, &self.open(name, rows, cols)?, cols))
     }
 
     /// A vector or small table, kept in f32 whatever it is stored in.
@@ -92,7 +105,7 @@ impl<'a> ModelWeights<'a> {
         cols: usize,
     ) -> Result<TensorId> {
         self.open(name, rows, cols)?;
-        self.sources.insert(name.into(), Source::Tensors(vec![name.into()]));
+        self.sources.insert(name.into(), Source::Tensors(vec![(name.into(), rows)]));
         Ok(g.weight(name, Elem::F32, rows, cols))
     }
 
@@ -156,18 +169,36 @@ impl<'a> ModelWeights<'a> {
         rows: usize,
         cols: usize,
     ) -> Result<TensorId> {
-        let mut elem = None;
-        for part in &parts {
-            let matrix = self.open(part, rows, cols)?;
+        let parts: Vec<Part> = parts.into_iter().map(|part| (part, rows)).collect();
+        let (elem, all) = self.one_format(&parts, cols)?;
+        self.sources.insert(name.into(), Source::Tensors(parts));
+        Ok(g.bank(name, elem, all, cols, rows))
+    }
+
+    /// Matrices of as many columns, one below the other, as one weight.
+    ///
+    /// # Errors
+    /// As [`ModelWeights::bank`].
+    pub fn stack(&mut self, g: &mut Graph, parts: Vec<Part>, cols: usize) -> Result<TensorId> {
+        let (elem, rows) = self.one_format(&parts, cols)?;
+        let name = together(&parts);
+        self.sources.insert(name.clone(), Source::Tensors(parts));
+        Ok(g.weight(name, elem, rows, cols))
+    }
+
+    /// What all these matrices are kept in, and their rows together.
+    fn one_format(&self, parts: &[Part], cols: usize) -> Result<(Elem, usize)> {
+        let (mut elem, mut all) = (None, 0);
+        for (part, rows) in parts {
+            let matrix = self.open(part, *rows, cols)?;
             let this = self.kept(part, &matrix, cols);
             if *elem.get_or_insert(this) != this {
                 let what = format!("is {}, unlike the others of its bank", this.name());
                 return Err(matrix.error(what));
             }
+            all += rows;
         }
-        let count = parts.len();
-        self.sources.insert(name.into(), Source::Tensors(parts));
-        Ok(g.bank(name, elem.unwrap_or(Elem::F32), rows * count, cols, rows))
+        Ok((elem.unwrap_or(Elem::F32), all))
     }
 
     /// Vectors one below the other, in f32.
@@ -184,10 +215,23 @@ impl<'a> ModelWeights<'a> {
         for part in parts {
             self.open(part, 1, cols)?;
         }
-        let parts: Vec<String> = parts.iter().map(|&p| p.to_owned()).collect();
+        let parts: Vec<Part> = parts.iter().map(|&p| (p.to_owned(), 1)).collect();
         let count = parts.len();
         self.sources.insert(name.into(), Source::Tensors(parts));
         Ok(g.weight(name, Elem::F32, count, cols))
+    }
+
+    /// Vectors end to end, in f32.
+    ///
+    /// # Errors
+    /// As [`ModelWeights::matrix`].
+    pub fn joined(&mut self, g: &mut Graph, parts: Vec<Part>) -> Result<TensorId> {
+        for (part, len) in &parts {
+            self.open(part, 1, *len)?;
+        }
+        let (name, len) = (together(&parts), parts.iter().map(|p| p.1).sum());
+        self.sources.insert(name.clone(), Source::Vectors(parts));
+        Ok(g.weight(name, Elem::F32, 1, len))
     }
 
     /// Puts every weight of `graph` that `store` lacks there, expanded to f32.
@@ -225,12 +269,15 @@ impl<'a> ModelWeights<'a> {
                 let rows = 0..t.rows.fixed;
                 return self.read_integers(&t.name, rows, *limit).map(Data::U32);
             }
+            Source::Vectors(parts) => return self.end_to_end(parts).map(Data::F32),
             Source::Tensors(parts) => parts,
         };
-        let each = t.rows.fixed / parts.len();
         let mut numbers = vec![0.0; t.rows.fixed * t.cols];
-        for (part, out) in parts.iter().zip(numbers.chunks_exact_mut(each * t.cols)) {
-            let matrix = self.open(part, each, t.cols)?;
+        let mut rest = &mut numbers[..];
+        for (part, rows) in parts {
+            let out;
+            (out, rest) = rest.split_at_mut(rows * t.cols);
+            let matrix = self.open(part, *rows, t.cols)?;
             let rows = out.par_chunks_exact_mut(t.cols).enumerate();
             rows.try_for_each_init(Scratch::default, |s, (row, out)| {
                 matrix.expand(row, t.elem, s, out)
@@ -238,6 +285,32 @@ impl<'a> ModelWeights<'a> {
         }
         Ok(Data::F32(numbers))
     }
+
+    /// The numbers of vectors, one after the other.
+    fn end_to_end(&self, parts: &[Part]) -> Result<Vec<f32>> {
+        let (mut numbers, mut scratch) = (vec![], Scratch::default());
+        for (part, len) in parts {
+            let from = numbers.len();
+            numbers.resize(from + len, 0.0);
+            let vector = self.open(part, 1, *len)?;
+            vector.expand(0, Elem::F32, &mut scratch, &mut numbers[from..])?;
+        }
+        Ok(numbers)
+    }
+}
+
+/// A name for what these tensors make together: theirs, after what all begin with.
+/// `l.q.weight`, `l.k.weight` -> `l.q+k.weight`.
+fn together(parts: &[Part]) -> String {
+    let stem = |part: &Part| part.0.trim_end_matches(".weight").to_owned();
+    let first = parts.first().map(stem).unwrap_or_default();
+    let shared = |to: usize| parts.iter().all(|p| p.0.starts_with(&first[..to]));
+    let ends = first.match_indices('.').map(|(at, _)| at + 1);
+    let start = ends.rev().find(|&end| shared(end)).unwrap_or(0);
+    // A dot would hide the others from labels, which are what follows the last one.
+    let names = parts.iter().map(|p| stem(p)[start..].replace('.', "_"));
+    let kind = if parts.iter().all(|p| p.0.ends_with(".weight")) { ".weight" } else { "" };
+    format!("{}{}{kind}", &first[..start], names.collect::<Vec<_>>().join("+"))
 }
 
 /// Appends rows of numbers as `t` has them, each padded.
@@ -257,23 +330,43 @@ impl WeightSource for ModelWeights<'_> {
                 append(&values[rows.start * t.cols..rows.end * t.cols], t, out)
             }
             Source::Integers(limit) => append(&self.read_integers(&t.name, rows, *limit)?, t, out),
+            Source::Vectors(parts) => {
+                let numbers = self.end_to_end(parts)?;
+                append(bytemuck::cast_slice(&numbers), t, out);
+            }
             Source::Tensors(parts) => {
-                let each = t.rows.fixed / parts.len();
-                for (i, part) in parts.iter().enumerate() {
-                    let (first, last) = (rows.start.max(i * each), rows.end.min((i + 1) * each));
-                    if first >= last {
-                        continue;
+                let mut start = 0;
+                for (part, each) in parts {
+                    let (first, last) = (rows.start.max(start), rows.end.min(start + each));
+                    if first < last {
+                        let matrix = self.open(part, *each, t.cols)?;
+                        let from = out.len();
+                        out.resize(from + (last - first) * row_bytes, 0);
+                        let rows = out[from..].par_chunks_exact_mut(row_bytes).enumerate();
+                        rows.try_for_each_init(Scratch::default, |s, (row, out)| {
+                            matrix.write(first - start + row, t.elem, s, out)
+                        })?;
                     }
-                    let matrix = self.open(part, each, t.cols)?;
-                    let from = out.len();
-                    out.resize(from + (last - first) * row_bytes, 0);
-                    let rows = out[from..].par_chunks_exact_mut(row_bytes).enumerate();
-                    rows.try_for_each_init(Scratch::default, |s, (row, out)| {
-                        matrix.write(first - i * each + row, t.elem, s, out)
-                    })?;
+                    start += each;
                 }
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_what_is_put_together() {
+        let of = |names: &[&str]| {
+            together(&names.iter().map(|&n| (n.to_owned(), 1)).collect::<Vec<_>>())
+        };
+        assert_eq!(of(&["l.0.q.weight", "l.0.k.weight"]), "l.0.q+k.weight");
+        assert_eq!(of(&["l.0.q.bias", "l.0.k.bias"]), "l.0.q_bias+k_bias");
+        assert_eq!(of(&["l.0.q.weight", "l.0.c.k.weight"]), "l.0.q+c_k.weight");
+        assert_eq!(of(&["l.0.q.weight"]), "l.0.q.weight");
     }
 }

@@ -13,6 +13,8 @@
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
+use super::FEW_ROWS;
+use super::flash::{Parts, Tiles, fours};
 use super::row::Row;
 use crate::gpu::{Kernel, Limits, grid};
 use crate::graph::reference::Host;
@@ -23,7 +25,7 @@ use crate::graph::{Cost, Elem, Graph, Op, StepSize, TensorId, Use};
 pub struct CausalAttention {
     /// The token rows `[T, 8]`.
     pub rows: TensorId,
-    /// Queries `[T, H * dk]`.
+    /// Queries: the first `H * dk` columns of `[T, ...]`.
     pub q: TensorId,
     /// State `[slots * context, G * dk]`: position `p` of a slot is row `slot * context + p`.
     pub keys: TensorId,
@@ -49,21 +51,24 @@ pub fn causal_attention(g: &mut Graph, a: CausalAttention) -> TensorId {
     let (rows, cols) = (g.tensor(a.q).rows, g.tensor(a.q).cols);
     let keys = g.tensor(a.keys).cols;
     assert!(a.heads.is_multiple_of(a.groups), "causal_attention: heads a group");
-    assert_eq!(cols * a.groups, keys * a.heads, "causal_attention: query columns");
+    assert!(keys * a.heads <= cols * a.groups, "causal_attention: query columns");
     match a.values {
         Some(v) => {
             assert_eq!(g.tensor(v).cols, a.groups * a.value_dim, "causal_attention: value columns")
         }
         None => assert!(a.value_dim <= keys / a.groups, "causal_attention: value columns"),
     }
+    let most = a.select.map_or(a.context, |s| g.tensor(s).cols - 1);
+    let parts = Parts::new(g, most, a.heads, a.value_dim);
     let out = g.scratch("attention", Elem::F32, rows, a.heads * a.value_dim);
-    g.push("attention", Node { a, out });
+    g.push("attention", Node { a, parts, out });
     out
 }
 
 #[derive(Debug)]
 struct Node {
     a: CausalAttention,
+    parts: Option<Parts>,
     out: TensorId,
 }
 
@@ -72,22 +77,20 @@ struct Node {
 struct Params {
     heads: u32,
     share: u32,
-    key_dim: u32,
-    key_cols: u32,
-    value_dim: u32,
-    value_cols: u32,
-    value_step: u32,
     context: u32,
     select_cols: u32,
+    one_by_one: u32,
+    splits: u32,
+    key_dim: u32,
+    key_fours: u32,
+    value_dim: u32,
+    value_fours: u32,
+    q_pitch: u32,
+    key_pitch: u32,
+    key_step: u32,
+    value_pitch: u32,
+    value_step: u32,
     scale: f32,
-}
-
-/// Queries (a head of a row each) a workgroup: `4 * QUERY_GROUPS` of the shader. They share a group,
-/// so that each key is read once for all.
-const QUERIES: usize = 8;
-/// The shader's `KEYS`: more, and so more invocations, where values are wide.
-fn tile(value_dim: usize) -> usize {
-    if value_dim > 64 { 64 } else { 32 }
 }
 
 impl Node {
@@ -107,6 +110,7 @@ impl Op for Node {
         let a = &self.a;
         let mut uses = vec![a.rows.read(), a.q.read(), a.keys.read(), self.out.write()];
         uses.extend([a.values, a.select].into_iter().flatten().map(TensorId::read));
+        uses.extend(self.parts.iter().flat_map(|p| [p.sums, p.marks]).map(TensorId::temporary));
         uses
     }
 
@@ -116,6 +120,7 @@ impl Op for Node {
         let (values, mut out) = (host.f32(a.values.unwrap_or(a.keys)), host.f32_mut(self.out));
         let select = a.select.map(|s| (host.u32(s), host.cols(s)));
         let (dk, dv) = (host.cols(a.keys) / a.groups, a.value_dim);
+        let q_cols = host.cols(a.q);
         let (value_cols, value_step) = self.value_layout(host.graph);
         let (q, keys, values) = (&*q, &*keys, &*values);
         let select = select.as_ref().map(|(s, cols)| (&**s, *cols));
@@ -130,10 +135,12 @@ impl Op for Node {
             let place = |p: usize| row.slot as usize * a.context + p;
             for (h, out) in out.chunks_exact_mut(dv).enumerate() {
                 let group = h / (a.heads / a.groups);
-                let q = &q[(t * a.heads + h) * dk..][..dk];
+                let q = &q[t * q_cols + h * dk..][..dk];
                 let score = |&p: &usize| {
                     let k = &keys[(place(p) * a.groups + group) * dk..][..dk];
-                    a.scale * q.iter().zip(k).map(|(q, k)| q * k).sum::<f32>()
+                    // In f64: what this sum is off by, e^s is off by times itself.
+                    let products = q.iter().zip(k).map(|(&q, &k)| f64::from(q) * f64::from(k));
+                    a.scale * products.sum::<f64>() as f32
                 };
                 let scores: Vec<f32> = seen.iter().map(score).collect();
                 let top = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -154,38 +161,57 @@ impl Op for Node {
 
     fn kernels(&self, graph: &Graph, _: &Limits) -> Vec<Kernel> {
         let a = &self.a;
-        let key_cols = graph.tensor(a.keys).cols;
-        let (value_cols, value_step) = self.value_layout(graph);
+        let key_pitch = graph.tensor(a.keys).cols;
+        let (value_pitch, value_step) = self.value_layout(graph);
         let (groups, share) = (a.groups, a.heads / a.groups);
+        let (key_dim, value_dim) = (key_pitch / groups, a.value_dim);
+        let q_pitch = graph.tensor(a.q).cols;
+        let whole = fours(&[key_dim, value_dim, q_pitch, key_pitch, value_pitch, value_step]);
+        let cells = |n: usize| (if whole { n / 4 } else { n }) as u32;
+        // Rows of few come from several sequences more often than from one.
+        let one_by_one = a.select.is_some() || graph.max.rows <= FEW_ROWS;
+        let splits = self.parts.map_or(1, |p| p.splits);
         let params = Params {
             heads: a.heads as u32,
             share: share as u32,
-            key_dim: (key_cols / groups) as u32,
-            key_cols: key_cols as u32,
-            value_dim: a.value_dim as u32,
-            value_cols: value_cols as u32,
-            value_step: value_step as u32,
             context: a.context as u32,
             select_cols: a.select.map_or(0, |s| graph.tensor(s).cols as u32),
+            one_by_one: one_by_one.into(),
+            splits: splits as u32,
+            key_dim: key_dim as u32,
+            key_fours: key_dim.div_ceil(4) as u32,
+            value_dim: value_dim as u32,
+            value_fours: value_dim.div_ceil(4) as u32,
+            q_pitch: cells(q_pitch),
+            key_pitch: cells(key_pitch),
+            key_step: cells(key_dim),
+            value_pitch: cells(value_pitch),
+            value_step: cells(value_step),
             scale: a.scale,
         };
         // Without a selection something else stands in its binding and is not read.
-        let bindings = [
+        let mut bindings = vec![
             a.rows.read(),
             a.q.read(),
             a.keys.read(),
             a.values.unwrap_or(a.keys).read(),
             a.select.unwrap_or(a.rows).read(),
-            self.out.write(),
         ];
-        let tile = tile(a.value_dim);
-        let lanes = tile * QUERIES / 4;
-        let workgroups = move |s: StepSize| grid(groups * (s.rows * share).div_ceil(QUERIES));
-        vec![
-            Kernel::new("causal_attention", params, bindings, workgroups)
-                .constant("KEYS", tile as u32)
-                .constant("DIMS_PER_LANE", a.value_dim.div_ceil(lanes) as u32),
-        ]
+        match self.parts {
+            Some(p) => bindings.extend([p.sums, p.marks].map(TensorId::write)),
+            None => bindings.push(self.out.write()),
+        }
+        let at_once = if one_by_one { 1 } else { graph.max.rows };
+        let tiles = Tiles::new(at_once * share, value_dim);
+        let workgroups = move |s: StepSize| {
+            let (bundles, rows) = if one_by_one { (s.rows, 1) } else { (1, s.rows) };
+            grid(bundles * groups * (rows * share).div_ceil(tiles.queries) * splits)
+        };
+        let kernel = Kernel::new("causal_attention", params, bindings, workgroups)
+            .flag_if(whole, "FOURS")
+            .flag_if(self.parts.is_some(), "PARTS");
+        let merge = self.parts.map(|p| p.merge(graph, self.out));
+        [tiles.constants(kernel)].into_iter().chain(merge).collect()
     }
 
     /// Queries, outputs and what is selected; how much else is read depends on the rows' positions,
@@ -195,7 +221,7 @@ impl Op for Node {
         let key_cols = graph.tensor(a.keys).cols;
         let own_values = if a.values.is_some() { a.groups * a.value_dim } else { 0 };
         let picked = a.select.map_or(0, |s| graph.tensor(s).cols - 1);
-        let io = graph.tensor(a.q).cols + graph.tensor(self.out).cols;
+        let io = a.heads * key_cols / a.groups + graph.tensor(self.out).cols;
         let read = picked * (key_cols + own_values + 1);
         let flops = 2 * picked * a.heads * (key_cols / a.groups + a.value_dim);
         Cost { bytes: 4 * (step.rows * (io + read)) as u64, flops: (step.rows * flops) as u64 }

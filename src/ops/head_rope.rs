@@ -17,6 +17,16 @@ pub enum Pairs {
     Halves,
 }
 
+impl Pairs {
+    /// Dimensions between those of a pair, and between the first ones of two pairs, where `rope` turn.
+    pub(super) fn steps(self, rope: usize) -> (usize, usize) {
+        match self {
+            Self::Interleaved => (1, 2),
+            Self::Halves => (rope / 2, 1),
+        }
+    }
+}
+
 /// What [`head_rope`] does.
 #[derive(Clone, Copy, Debug)]
 pub struct HeadRope {
@@ -70,14 +80,6 @@ impl HeadRope {
     fn sign(&self) -> f32 {
         if self.inverse { -1.0 } else { 1.0 }
     }
-
-    /// Dimensions between those of a pair, and between the first ones of two pairs.
-    fn steps(&self, rope: usize) -> (usize, usize) {
-        match self.pairs {
-            Pairs::Interleaved => (1, 2),
-            Pairs::Halves => (rope / 2, 1),
-        }
-    }
 }
 
 /// Norms, if asked to, and rotates each head in place.
@@ -119,7 +121,7 @@ impl Op for HeadRope {
         let (mut x, table) = (host.f32_mut(self.x), host.f32(self.table));
         let (cols, rope) = (host.cols(self.x), host.cols(self.table));
         let dims = cols / self.heads;
-        let (start, (gap, next)) = (self.start.unwrap_or(dims - rope), self.steps(rope));
+        let (start, (gap, next)) = (self.start.unwrap_or(dims - rope), self.pairs.steps(rope));
         for (x, table) in x.chunks_exact_mut(cols).zip(table.chunks_exact(rope)) {
             let (cos, sin) = table.split_at(rope / 2);
             for head in x.chunks_exact_mut(dims) {
@@ -140,7 +142,7 @@ impl Op for HeadRope {
     fn kernels(&self, graph: &Graph, limits: &Limits) -> Vec<Kernel> {
         let (t, rope) = (graph.tensor(self.x), graph.tensor(self.table).cols);
         let (rows, heads) = (t.rows, self.heads);
-        let (dims, (gap, next)) = (t.cols / heads, self.steps(rope));
+        let (dims, (gap, next)) = (t.cols / heads, self.pairs.steps(rope));
         let params = Params {
             heads: heads as u32,
             dims: dims as u32,

@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::engine::Prepared;
 use super::{Engine, Prompt, Sampling};
+use crate::graph::Home;
 use crate::graph::reference::{Data, Host, Store};
-use crate::graph::{Access, Home};
 use crate::media::Patches;
 use crate::models::ModelWeights;
 use crate::{Error, Result};
@@ -108,8 +108,7 @@ fn step_reports(
         }
         gpu.submit(step.step, i..i + 1);
         node.op.reference(&host);
-        let written: Vec<_> =
-            uses.iter().filter(|u| u.access != Access::Read).map(|u| u.tensor).collect();
+        let written: Vec<_> = uses.iter().filter(|u| u.access.makes()).map(|u| u.tensor).collect();
         let mut worst = 0.0;
         for (&id, got) in written.iter().zip(gpu.read(step.step, &written)?) {
             worst = difference(&got, &host.data(id)).max(worst);

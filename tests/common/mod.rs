@@ -11,7 +11,7 @@ use std::sync::Arc;
 use fathom::formats::BlockFormat;
 use fathom::gpu::{Gpu, GpuGraph, GpuStore, Limits, WeightSource};
 use fathom::graph::reference::{Data, Host, Store};
-use fathom::graph::{Access, Elem, Graph, Home, StepSize, Tensor, TensorId};
+use fathom::graph::{Elem, Graph, Home, StepSize, Tensor, TensorId};
 use half::{bf16, f16};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -211,8 +211,7 @@ impl Case {
 
         let written: Vec<TensorId> = {
             let uses = self.graph.nodes().iter().flat_map(|n| n.op.uses());
-            let mut ids: Vec<_> =
-                uses.filter(|u| u.access != Access::Read).map(|u| u.tensor).collect();
+            let mut ids: Vec<_> = uses.filter(|u| u.access.makes()).map(|u| u.tensor).collect();
             ids.sort_unstable();
             ids.dedup();
             ids
@@ -238,9 +237,9 @@ impl Case {
             let mut compared = 0;
             for (i, node) in graph.nodes().iter().enumerate() {
                 run.submit(self.step, i..i + 1);
-                for used in node.op.uses().iter().filter(|u| u.access != Access::Read) {
+                for used in node.op.uses().iter().filter(|u| u.access.makes()) {
                     let later = graph.nodes()[i + 1..].iter().flat_map(|n| n.op.uses());
-                    if later.clone().any(|u| u.access != Access::Read && u.tensor == used.tensor) {
+                    if later.clone().any(|u| u.access.makes() && u.tensor == used.tensor) {
                         continue;
                     }
                     let got = run.read(self.step, &[used.tensor]).unwrap().remove(0);

@@ -65,6 +65,34 @@ fn ring_write() {
 }
 
 #[test]
+fn rope_keep() {
+    let Some(gpu) = gpu() else { return };
+    let mut random = Random::new(19);
+    for seed in 0..8 {
+        let (slots, context) = (random.int(1..4), random.int(10..60));
+        let (groups, share) = (random.int(1..4), random.pick(&[1, 3, 8]));
+        let dims = random.pick(&[2, 6, 64, 128]);
+        let rope = random.pick(&[dims, dims, 2]);
+        let of = sequences(&mut random, slots, 9, context);
+        let mut case = Case::new(seed, StepSize { rows: total(&of), outs: 1 });
+        let heads = groups * share;
+        let r = ops::RopeKeep {
+            rows: rows(&mut case, &of, 1),
+            qkv: case.input("qkv", Extent::ROWS, (heads + 2 * groups) * dims),
+            table: case.input("table", Extent::ROWS, rope),
+            keys: case.graph.state("keys", slots * context, groups * dims),
+            values: case.graph.state("values", slots * context, groups * dims),
+            heads,
+            groups,
+            context,
+            pairs: random.pick(&[ops::Pairs::Interleaved, ops::Pairs::Halves]),
+        };
+        ops::rope_keep(&mut case.graph, r);
+        case.check(&gpu, 1e-6);
+    }
+}
+
+#[test]
 fn compress() {
     let Some(gpu) = gpu() else { return };
     let mut random = Random::new(11);

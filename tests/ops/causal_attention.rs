@@ -29,9 +29,11 @@ fn check(seed: u64, shape: Shape, most_rows: usize, selects: bool) {
     let n = total(&of);
     let mut case = Case::new(seed, StepSize { rows: n, outs: 1 });
     let rows = rows(&mut case, &of, 1);
-    let q = case.input("q", Extent::ROWS, heads * dk);
+    // Queries may be part of a wider matrix.
+    let q_cols = heads * dk + random.pick(&[0, 0, 8, 3]);
+    let q = case.input("q", Extent::ROWS, q_cols);
     let spread = random.pick(&[1.0, 20.0]);
-    case.set(q, scaled(&mut random, n * heads * dk, spread));
+    case.set(q, scaled(&mut random, n * q_cols, spread));
     let keys = case.graph.state("keys", slots * context, groups * dk);
     let values = own.then(|| case.graph.state("values", slots * context, groups * value_dim));
     let select = selects.then(|| {
@@ -76,6 +78,19 @@ fn causal_attention_of_grouped_queries() {
         let reach = random.int(0..200);
         let shape = Shape { heads: groups * share, groups, dk, dv: (true, dv), reach };
         check(seed, shape, random.pick(&[1, 5, 30]), seed % 4 == 3);
+    }
+}
+
+/// So many keys that a row's are gone through in parts.
+#[test]
+fn causal_attention_in_parts() {
+    let mut random = Random::new(18);
+    for seed in 0..4 {
+        let (groups, share) = (random.int(1..4), random.pick(&[1, 3, 8, 20]));
+        let dk = random.pick(&[24, 64, 7]);
+        let reach = random.int(600..1200);
+        let shape = Shape { heads: groups * share, groups, dk, dv: (true, dk), reach };
+        check(seed, shape, random.pick(&[1, 2]), false);
     }
 }
 

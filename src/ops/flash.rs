@@ -1,0 +1,106 @@
+//! What the kernels of attention share: the shape of a workgroup's work, the parts in which long
+//! lists of keys are gone through at the same time, and how these are put together. See
+//! `shaders/lib/flash.wgsl` and `shaders/attention_merge.wgsl`.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::FEW_ROWS;
+use crate::gpu::{Kernel, grid};
+use crate::graph::{Elem, Extent, Graph, TensorId};
+
+/// How the lanes of a workgroup stand to its queries, keys and values.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tiles {
+    /// Queries (a head of a row each) a workgroup takes.
+    pub queries: usize,
+    keys: usize,
+    lanes: usize,
+    value_lanes: usize,
+    value_fours: usize,
+}
+
+impl Tiles {
+    /// For `queries` that may share a workgroup, and values of so many dims.
+    pub fn new(queries: usize, value_dim: usize) -> Self {
+        // Wide values fill registers: fewer queries, and more lanes to share the dims.
+        let (most, lanes) = if value_dim > 128 { (16, 128) } else { (32, 64) };
+        let queries = queries.next_power_of_two().clamp(4, most);
+        // 16 products of queries and keys a lane, no fewer.
+        let keys = (16 * lanes / queries).min(64);
+        let fours = value_dim.div_ceil(4);
+        let value_lanes = fours.next_power_of_two().min(4 * lanes / queries);
+        let value_fours = fours.div_ceil(value_lanes);
+        Self { queries, keys, lanes, value_lanes, value_fours }
+    }
+
+    /// Tells a kernel.
+    pub fn constants(&self, kernel: Kernel) -> Kernel {
+        let consts = [
+            ("QUERIES", self.queries),
+            ("KEYS", self.keys),
+            ("WG", self.lanes),
+            ("VALUE_LANES", self.value_lanes),
+            ("VALUE_FOURS", self.value_fours),
+        ];
+        consts.into_iter().fold(kernel, |k, (name, value)| k.constant(name, value as u32))
+    }
+}
+
+/// Keys that are worth a workgroup of their own.
+const KEYS_A_PART: usize = 256;
+/// Parts of all rows of a step together at most: enough to keep a large GPU busy.
+const MOST_PARTS: usize = 32;
+
+/// Room for the results of parts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Parts {
+    /// Parts a row's keys are gone through in.
+    pub splits: usize,
+    /// `[T * splits, H * dv]`: weighted sums of values.
+    pub sums: TensorId,
+    /// `[T * splits, 2 H]`: largest scores, then sums of weights.
+    pub marks: TensorId,
+    heads: usize,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct MergeParams {
+    heads: u32,
+    dim: u32,
+    splits: u32,
+    pad: u32,
+}
+
+impl Parts {
+    /// For steps of few rows (others have enough to do at the same time anyway) with up to `keys`
+    /// keys; `None` if these are too few to part.
+    pub fn new(g: &mut Graph, keys: usize, heads: usize, value_dim: usize) -> Option<Self> {
+        let rows = g.max.rows;
+        let splits = (keys / KEYS_A_PART).min(MOST_PARTS / rows.max(1));
+        if rows > FEW_ROWS || splits < 2 {
+            return None;
+        }
+        let sums = g.scratch("parts", Elem::F32, Extent::rows(splits), heads * value_dim);
+        let marks = g.scratch("marks", Elem::F32, Extent::rows(splits), 2 * heads);
+        Some(Self { splits, sums, marks, heads })
+    }
+
+    /// The dispatch that puts them together in `out` `[T, H * dv]`.
+    pub fn merge(&self, graph: &Graph, out: TensorId) -> Kernel {
+        let heads = self.heads;
+        let params = MergeParams {
+            heads: heads as u32,
+            dim: (graph.tensor(out).cols / heads) as u32,
+            splits: self.splits as u32,
+            pad: 0,
+        };
+        let bindings = [self.sums.read(), self.marks.read(), out.write()];
+        Kernel::new("attention_merge", params, bindings, move |s| grid(s.rows * heads))
+    }
+}
+
+/// Whether all these lengths are whole fours.
+pub(super) fn fours(lengths: &[usize]) -> bool {
+    lengths.iter().all(|n| n.is_multiple_of(4))
+}
