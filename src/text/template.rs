@@ -1,21 +1,15 @@
 //! Prompts by a model's own chat template, a Jinja program in its GGUF file or next to its weights.
 
 use std::fmt;
-use std::io;
 use std::path::{Path, PathBuf};
 
-use minijinja::Environment;
+use minijinja::Value;
 use serde::Serialize;
 
 use super::guard::{Guard, Marks};
 use super::prompt::{Conversation, END_THINK, EncodedPrompt, Message, Mode, THINK};
 use super::{Channel, Tokenizer, jinja};
 use crate::{Error, Result};
-
-/// What a template may write beyond what it is given.
-const MOST_WRITTEN: usize = 1 << 20;
-/// The template's name in its environment.
-const NAME: &str = "chat template";
 
 /// Turns as ChatML has them, for models that know its tokens and have no template.
 const CHAT_ML: &str = "\
@@ -28,10 +22,10 @@ const CHAT_ML: &str = "\
 /// A chat template.
 ///
 /// What people wrote stays text: tokens that it spells are not those of the template (see
-/// [`Self::encode`]). A template that runs without end or writes without end is stopped.
+/// [`Self::encode`]). A template that runs without end or makes texts without end is stopped.
 pub struct ChatTemplate {
     path: PathBuf,
-    env: Environment<'static>,
+    source: String,
     bos: Option<String>,
     eos: Option<String>,
     marks: Marks,
@@ -73,12 +67,11 @@ impl ChatTemplate {
     /// that names the file and the line if it is no Jinja.
     pub fn new(path: impl AsRef<Path>, source: String, tokenizer: &Tokenizer) -> Result<Self> {
         let path = path.as_ref().to_owned();
-        let mut env = jinja::environment();
-        env.add_template_owned(NAME, source).map_err(|e| fault(&path, &e))?;
+        jinja::check(&source).map_err(|e| fault(&path, &e))?;
         let bounds = tokenizer.bounds();
         let spelling = |id: Option<u32>| id.map(|id| tokenizer.decode(&[id]));
         let marks = Marks::new(tokenizer.marks().chain([THINK, END_THINK]));
-        Ok(Self { path, env, bos: spelling(bounds.bos), eos: spelling(bounds.eos), marks })
+        Ok(Self { path, source, bos: spelling(bounds.bos), eos: spelling(bounds.eos), marks })
     }
 
     /// ChatML, if the tokenizer knows its tokens.
@@ -120,14 +113,13 @@ impl ChatTemplate {
 
     fn render(&self, conversation: &Conversation) -> Result<Rendering> {
         let continues = conversation.split_continued()?.1.is_some();
-        let template = self.env.get_template(NAME).map_err(|e| fault(&self.path, &e))?;
         let mut turns = conversation.messages.iter().map(Turn::new).collect::<Result<Vec<_>>>()?;
-        let written = turns.iter().flat_map(Turn::texts).chain([template.source()]);
+        let written = turns.iter().flat_map(Turn::texts).chain([self.source.as_str()]);
         let guard = Guard::absent_from(written)?;
-        let mut most = MOST_WRITTEN;
+        let mut given = 0;
         for turn in &mut turns {
             turn.protect(guard, &self.marks);
-            most += 4 * turn.texts().map(str::len).sum::<usize>();
+            given += turn.texts().map(str::len).sum::<usize>();
         }
         let place = guard.place();
         if let Some(last) = turns.last_mut().filter(|_| continues) {
@@ -145,9 +137,9 @@ impl ChatTemplate {
             tools: None,
             documents: None,
         };
-        let mut out = Bounded { bytes: vec![], most };
-        template.render_captured_to(context, &mut out).map_err(|e| fault(&self.path, &e))?;
-        let mut text = String::from_utf8_lossy(&out.bytes).into_owned();
+        let context = Value::from_serialize(context);
+        let rendered = jinja::render(&self.source, &context, given);
+        let mut text = rendered.map_err(|e| fault(&self.path, &e))?;
         if continues {
             let end = text.rfind(&place).ok_or_else(|| {
                 let what = "the model's chat template leaves out the message to be continued";
@@ -190,26 +182,6 @@ impl Turn {
 impl fmt::Debug for ChatTemplate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ChatTemplate({})", self.path.display())
-    }
-}
-
-/// What a template has written, which must not be more than `most` bytes.
-struct Bounded {
-    bytes: Vec<u8>,
-    most: usize,
-}
-
-impl io::Write for Bounded {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.bytes.len() + bytes.len() > self.most {
-            return Err(io::Error::other(format!("it writes more than {} bytes", self.most)));
-        }
-        self.bytes.extend(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 
@@ -258,12 +230,13 @@ mod tests {
         assert!(
             fault("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}").contains("recursion limit")
         );
-        let endless =
-            "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}";
+        let endless = "{% set r = range(9999) %}\
+                       {% for a in r %}{% for b in r %}{% endfor %}{% endfor %}";
         assert_eq!(fault(endless), "engine ran out of fuel");
-        let long = template("{% for a in range(9999) %}{{ 'a' * 1000 }}{% endfor %}").unwrap();
-        let e = long.render_text(&chat("a")).unwrap_err().to_string();
-        assert_eq!(e, "m.gguf: chat template: it writes more than 1048580 bytes");
+        assert_eq!(
+            fault("{% for a in range(9999) %}{{ 'a' * 1000 }}{% endfor %}"),
+            "it makes more than 1048640 bytes of texts"
+        );
     }
 
     #[test]
