@@ -7,6 +7,7 @@ override BN: u32 = 32u;
 override TM: u32 = 4u;
 override TN: u32 = 4u;
 //#include matmul
+//#include matmul_f32
 const WIDTH: u32 = BN / TN;
 const WG: u32 = WIDTH * (BM / TM);
 // vec4s along k in a tile, and one more between rows, so that rows fall into different banks.
@@ -14,15 +15,7 @@ const KV: u32 = 4u;
 const PITCH: u32 = KV + 1u;
 
 //#if EXPERTS
-struct Tile {
-    expert: u32,
-    first: u32,  // into sorted
-    count: u32,
-    spare: u32,
-}
-@group(0) @binding(5) var<storage, read> pages: array<u32>;   // [experts]: where its rows are
-@group(0) @binding(6) var<storage, read> sorted: array<u32>;  // [slots]: slots by expert
-@group(0) @binding(7) var<storage, read> tiles: array<Tile>;  // [0].expert: how many; then they
+//#include expert_tile
 //#if GATED
 @group(0) @binding(8) var<storage, read> weights: array<f32>;  // [slots]
 @group(0) @binding(9) var<storage, read> w3: array<vec4<u32>>;  // as w

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use fathom::formats::{Checkpoint, Qat, Weights};
 use fathom::media;
-use fathom::models::ModelWeights;
+use fathom::models::{Activations, ModelWeights};
 use fathom::runtime::verify::verify;
 use fathom::runtime::{Backend, Engine, EngineOptions, Prompt, PromptRow, Sampling, Session};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
@@ -55,6 +55,7 @@ fn load(checkpoint: &Checkpoint, context: usize, backend: Backend) -> Engine {
         chunk: 1024,
         outs: usize::MAX,
         qat: Some(Qat::Off),
+        activations: Activations::F32,
         ..EngineOptions::default()
     };
     Engine::load(checkpoint, &options, &mut |_, _, _| {}).unwrap()

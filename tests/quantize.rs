@@ -5,6 +5,7 @@ mod common;
 use std::path::{Path, PathBuf};
 
 use fathom::formats::{Checkpoint, DType, Gguf, TensorView, Value};
+use fathom::models::Activations;
 use fathom::quantize::{Kind, Report, quantize};
 use fathom::runtime::{Backend, Engine, EngineOptions, Prompt, Session};
 use fathom::text::{TextFolder, Vocabulary};
@@ -38,6 +39,7 @@ fn logits(checkpoint: &Checkpoint, ids: &[u32]) -> Vec<f32> {
         backend: Backend::Cpu,
         context: Some(ids.len()),
         outs: usize::MAX,
+        activations: Activations::F32,
         ..EngineOptions::default()
     };
     let mut engine = Engine::load(checkpoint, &options, &mut |_, _, _| {}).unwrap();

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use common::Random;
 use fathom::formats::{BlockFormat, Checkpoint, DType, GgufWriter, TensorInfo};
+use fathom::models::Activations;
 use fathom::quantize::{Kind, quantize};
 use fathom::runtime::{Backend, Engine, EngineOptions, Prompt, Session};
 use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
@@ -119,7 +120,15 @@ fn checkpoint(tensors: &BTreeMap<String, (Vec<usize>, Vec<f32>)>) -> tempfile::T
 
 fn logits(model: &Path, backend: Backend, quant: Option<BlockFormat>) -> Vec<f32> {
     let checkpoint = Checkpoint::open(model).unwrap();
-    let options = EngineOptions { backend, chunk: 8, outs: 8, quant, ..EngineOptions::default() };
+    let activations = Activations::F32;
+    let options = EngineOptions {
+        backend,
+        chunk: 8,
+        outs: 8,
+        quant,
+        activations,
+        ..EngineOptions::default()
+    };
     let mut engine = Engine::load(&checkpoint, &options, &mut |_, _, _| {}).unwrap();
     let ids: Vec<u32> = (0..21).map(|i| i * 37 % VOCAB as u32).collect();
     let prompt = Prompt::from_ids(&ids, &engine.config, vec![]).unwrap();

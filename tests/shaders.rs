@@ -31,6 +31,11 @@ const FORMAT: &[&str] = &[
     "F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K",
     "IQ4_NL", "IQ4_XS", "MXFP4", "FP8", "FP8_F32",
 ];
+/// Those that are multiplied as integers.
+#[rustfmt::skip]
+const INTEGERS: &[&str] = &[
+    "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "MXFP4",
+];
 const SUBGROUPS: &[&str] = &["", "SUBGROUPS"];
 /// Attention of few heads of 64, and of many of 512.
 const FEW_HEADS: Consts = &[("KEYS", 64), ("HEAD_GROUPS", 1), ("DIMS_PER_LANE", 1)];
@@ -87,11 +92,34 @@ const VARIANTS: &[Variants] = &[
         &[FORMAT, &["EXPERTS"], &["", "X8"], &["", "GATED"]],
         &[&[("BM", 16), ("BN", 64)]],
     ),
+    variants(
+        "matmul_rows_q8",
+        &[INTEGERS, &["", "BIAS"], &["", "RESIDUAL"]],
+        &[&[("OUTS", 4), ("ROWS", 1)], &[("OUTS", 8), ("ROWS", 4)]],
+    ),
+    variants("matmul_rows_q8", &[INTEGERS, &["EXPERTS"], &["", "GATED"]], &[&[("OUTS", 8)]]),
+    variants("matmul_tiles_q8", &[INTEGERS, &["", "BIAS"], &["", "RESIDUAL"]], &[&[], LARGE_TILE]),
+    variants(
+        "matmul_tiles_q8",
+        &[INTEGERS, &["EXPERTS"], &["", "GATED"]],
+        &[&[("BM", 16), ("BN", 64)]],
+    ),
+    variants(
+        "matmul_lanes_q8",
+        &[INTEGERS, &["SUBGROUPS"], &["", "BIAS"], &["", "RESIDUAL"]],
+        &[&[("LANES", 4), ("ROWS", 4)], &[("LANES", 16), ("ROWS", 16)]],
+    ),
+    variants(
+        "matmul_lanes_q8",
+        &[INTEGERS, &["SUBGROUPS"], &["EXPERTS"], &["", "GATED"]],
+        &[&[("LANES", 8), ("ROWS", 16)]],
+    ),
     variants("matmul_transposed", &[FORMAT], &[&[("ROWS", 1)], &[("ROWS", 8)]]),
     variants("mhc_head", &[SUBGROUPS], STREAMS),
     variants("mhc_post", &[], STREAMS),
     variants("mhc_pre", &[SUBGROUPS], STREAMS),
     variants("rope_keep", &[], &[&[]]),
+    variants("quantize_activations", &[&["", "BYTES"]], &[&[]]),
     variants("ring_write", &[&["", "ADD"]], &[&[]]),
     variants("rms_norm", &[&["", "IN_PLACE"], SUBGROUPS], &[&[]]),
     variants(
@@ -146,7 +174,9 @@ fn every_shader_and_flag_has_variants() {
     assert_eq!(listed.keys().copied().collect::<Vec<_>>(), shader::names());
     for (shader, flags) in listed {
         let mut asked = BTreeSet::new();
-        flags_of(&format!("{shader}.wgsl"), &mut asked);
+        let mut formats: Option<BTreeSet<String>> = None;
+        flags_of(&format!("{shader}.wgsl"), &mut asked, &mut formats);
+        asked.extend(formats.unwrap_or_default());
         // These come in with every use of a library file, and make no difference to all its users.
         for flag in flags {
             assert!(asked.contains(flag), "{shader}.wgsl does not know {flag}");
@@ -157,8 +187,9 @@ fn every_shader_and_flag_has_variants() {
     }
 }
 
-/// The flags of the `//#if` lines of a file in `shaders` and of what it includes.
-fn flags_of(file: &str, flags: &mut BTreeSet<String>) {
+/// The flags of the `//#if` lines of a file in `shaders` and of what it includes; and the flags that
+/// name a file in each of the folders it includes from.
+fn flags_of(file: &str, flags: &mut BTreeSet<String>, formats: &mut Option<BTreeSet<String>>) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders").join(file);
     let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     for line in text.lines().map(str::trim) {
@@ -167,8 +198,14 @@ fn flags_of(file: &str, flags: &mut BTreeSet<String>) {
         } else if let Some(lib) = line.strip_prefix("//#include ") {
             let lib = lib.split(' ').next().unwrap();
             match lib.strip_suffix('?') {
-                Some(folder) => flags.extend(files_of(folder)),
-                None => flags_of(&format!("lib/{lib}.wgsl"), flags),
+                Some(folder) => {
+                    let files: BTreeSet<_> = files_of(folder).into_iter().collect();
+                    *formats = Some(match formats.take() {
+                        Some(others) => others.intersection(&files).cloned().collect(),
+                        None => files,
+                    });
+                }
+                None => flags_of(&format!("lib/{lib}.wgsl"), flags, formats),
             }
         }
     }
@@ -338,7 +375,12 @@ fn to_spirv(module: &Module, info: &ModuleInfo, subgroups: bool, checked: bool, 
     use spv::Capability as C;
     let mut may: naga::FastHashSet<_> = [C::Shader, C::Matrix].into_iter().collect();
     if subgroups {
-        may.extend([C::GroupNonUniform, C::GroupNonUniformArithmetic, C::GroupNonUniformBallot]);
+        may.extend([
+            C::GroupNonUniform,
+            C::GroupNonUniformArithmetic,
+            C::GroupNonUniformBallot,
+            C::GroupNonUniformShuffle,
+        ]);
     }
     for lang_version in [if subgroups { (1, 3) } else { (1, 0) }, (1, 6)] {
         let options = spv::Options {

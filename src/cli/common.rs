@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::formats::{self, BlockFormat};
+use crate::models;
 use crate::runtime::{self, Engine, EngineOptions, Model};
 use crate::{Error, Result};
 
@@ -54,6 +55,24 @@ impl From<Qat> for formats::Qat {
     }
 }
 
+/// What the inputs of quantized matrices are rounded to.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Activations {
+    /// 8 bits, with a scale for 32, as in llama.cpp.
+    Q8,
+    /// Nothing: exact, and slower.
+    F32,
+}
+
+impl From<Activations> for models::Activations {
+    fn from(a: Activations) -> Self {
+        match a {
+            Activations::Q8 => Self::Q8,
+            Activations::F32 => Self::F32,
+        }
+    }
+}
+
 /// Where to run, and in what.
 #[derive(Clone, Debug, Args)]
 pub struct DeviceArgs {
@@ -66,6 +85,9 @@ pub struct DeviceArgs {
     /// Quantize matrices to this format while loading: q4_0, q8_0, q4_k, ...
     #[arg(long, value_name = "TYPE", value_parser = quant)]
     pub quant: Option<BlockFormat>,
+    /// What the inputs of matrices in GGUF's quantized formats are rounded to
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub activations: Option<Activations>,
 }
 
 /// The format called `name`, of those that can be quantized to.
@@ -87,6 +109,7 @@ impl DeviceArgs {
             backend: self.backend.into(),
             adapter: self.adapter.clone(),
             quant: self.quant,
+            activations: self.activations.map_or_else(Default::default, Into::into),
             ..EngineOptions::default()
         }
     }

@@ -104,6 +104,13 @@ impl AdapterReport {
             cooperative_matrix: features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
         }
     }
+
+    /// See [`Limits::serial_lanes`].
+    fn serial_lanes(&self) -> u32 {
+        let [least, most] = self.subgroup_sizes;
+        let known = self.kind == "Cpu" && self.tier >= Tier::Subgroups && least == most;
+        if known { most } else { 0 }
+    }
 }
 
 impl fmt::Display for AdapterReport {
@@ -246,6 +253,7 @@ impl Gpu {
         let limits = Limits {
             max_binding_bytes: required_limits.max_storage_buffer_binding_size,
             subgroups: report.tier >= Tier::Subgroups,
+            serial_lanes: report.serial_lanes(),
         };
         let checked = std::env::var_os("FATHOM_CHECKED").is_some_and(|v| v != "0");
         let info = adapter.get_info();

@@ -16,11 +16,14 @@ pub struct Limits {
     /// Whether subgroup operations may be used. Their width may be anything from 4 to 128, and may
     /// differ between dispatches.
     pub subgroups: bool,
+    /// How many lanes each subgroup has on an adapter that is software, which loads for one lane after
+    /// the other and has no use for many invocations; 0 on hardware, and where subgroups differ.
+    pub serial_lanes: u32,
 }
 
 impl Limits {
     /// WebGPU's core limits.
-    pub const CORE: Self = Self { max_binding_bytes: 128 << 20, subgroups: false };
+    pub const CORE: Self = Self { max_binding_bytes: 128 << 20, subgroups: false, serial_lanes: 0 };
 
     /// The row ranges into which a weight must be parted so that each fits one binding: a single
     /// range where it fits whole. Parts end at multiples of the tensor's granule.

@@ -5,8 +5,8 @@ use super::{Capacity, ModelWeights, RopeTable, TextTensors, frequencies};
 use crate::formats::Rope;
 use crate::graph::{Elem, Extent, Graph, StepSize, TensorId};
 use crate::ops::{
-    self, ActRound, Chosen, EXPERT_TILE, Extra, FEW_ROWS, HeadRope, MOST_CHOICES, MOST_EXPERTS,
-    Slice, Slices,
+    self, ActRound, Chosen, EIGHT_BIT_GROUP, EXPERT_TILE, Extra, FEW_ROWS, HeadRope, MOST_CHOICES,
+    MOST_EXPERTS, Slice, Slices,
 };
 use crate::{Error, Result};
 
@@ -87,7 +87,25 @@ impl<'a, 'w, C> Builder<'a, 'w, C> {
     ) -> Result<TensorId> {
         let inputs = self.g.tensor(x).cols / extra.groups.max(1);
         let w = self.matrix(name, outputs, inputs)?;
-        Ok(ops::matmul_with(&mut self.g, x, w, extra))
+        Ok(self.multiply(x, w, extra))
+    }
+
+    /// `x` times `w`.
+    pub fn multiply(&mut self, x: TensorId, w: TensorId, extra: Extra) -> TensorId {
+        let at = extra.slices.map_or([0; 2], |s| [s.x.step, s.x.at]);
+        let x = self.operand(x, w, &at);
+        ops::matmul_with(&mut self.g, x, w, extra)
+    }
+
+    /// `x` as a product with `w` takes it: in 8 bits, if it may be and groups of columns, which begin
+    /// at multiples of `at`, are whole.
+    fn operand(&mut self, x: TensorId, w: TensorId, at: &[usize]) -> TensorId {
+        let (cols, w) = (self.g.tensor(x).cols, self.g.tensor(w));
+        let whole = at.iter().chain(&[cols, w.cols]).all(|n| n.is_multiple_of(EIGHT_BIT_GROUP));
+        match self.w.order(w.elem) {
+            Some(order) if whole => ops::quantize_activations(&mut self.g, x, order),
+            _ => x,
+        }
     }
 
     /// `x`, each row over its root mean square, scaled by the vector `name`.
@@ -157,7 +175,7 @@ impl<'a, 'w, C> Builder<'a, 'w, C> {
                 Slices { x, w, y: Slice { step: outputs, at }, outputs }
             });
             let extra = Extra { bias, into, slices, ..Extra::default() };
-            y = Some(ops::matmul_with(&mut self.g, x, w, extra));
+            y = Some(self.multiply(x, w, extra));
             at += outputs;
         }
         Ok(y.expect("there is a matrix to multiply with"))
@@ -228,9 +246,11 @@ impl<'a, 'w, C> Builder<'a, 'w, C> {
             return Err(Error::tensor(&b.name, what));
         }
         let x = self.narrow(x, e.narrow);
-        let h = ops::expert_gate_up(&mut self.g, x, w1, w3, chosen, e.limit);
+        let operand = self.operand(x, w1, &[]);
+        let h = ops::expert_gate_up(&mut self.g, operand, w1, w3, chosen, e.limit);
         let h = self.narrow(h, e.narrow);
-        let routed = ops::expert_down(&mut self.g, h, w2, chosen);
+        let operand = self.operand(h, w2, &[]);
+        let routed = ops::expert_down(&mut self.g, operand, w2, chosen);
 
         let shared = match e.shared_inter {
             0 => residual,
@@ -285,7 +305,7 @@ impl<'a, 'w, C> Builder<'a, 'w, C> {
         images: Option<TensorId>,
     ) -> (Graph, TextTensors) {
         let extra = Extra { output: Some("logits"), ..Extra::default() };
-        let logits = ops::matmul_with(&mut self.g, x, head, extra);
+        let logits = self.multiply(x, head, extra);
         let tokens = ops::sample(&mut self.g, logits, self.outs);
         let Self { g, rows, outs, ropes, .. } = self;
         (g, TextTensors { rows, outs, images, ropes, logits, tokens })

@@ -129,7 +129,7 @@ impl Builder<'_, '_, MlaConfig> {
             let slices = Slices { x, w: Slice { step: c.kv_lora, at: 0 }, y, outputs: c.kv_lora };
             let slices = Some(slices);
             let extra = Extra { groups: c.heads, slices, into: Some(to), ..Extra::default() };
-            ops::matmul_with(&mut self.g, q, w, extra);
+            self.multiply(q, w, extra);
         }
         let (from_at, to_at) = (c.nope_dim, c.kv_lora);
         let (count, width) = (c.heads, c.rope_dim);
@@ -154,7 +154,7 @@ impl Builder<'_, '_, MlaConfig> {
             outputs: c.v_dim,
         };
         let extra = Extra { groups: c.heads, slices: Some(slices), ..Extra::default() };
-        Ok(ops::matmul_with(&mut self.g, o, w, extra))
+        Ok(self.multiply(o, w, extra))
     }
 
     /// The lightning indexer of V3.2: which positions each row attends to, from the layer's input `x`

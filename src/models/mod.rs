@@ -17,6 +17,17 @@ use crate::Result;
 use crate::formats::ModelConfig;
 use crate::graph::{Graph, StepSize, TensorId};
 
+/// What the inputs of matrices in GGUF's block formats are, while they are multiplied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Activations {
+    /// Rounded to 8 bits, with a scale for 32, as llama.cpp does: see
+    /// [`crate::ops::quantize_activations`].
+    #[default]
+    Q8,
+    /// As they are.
+    F32,
+}
+
 /// How much a graph must hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacity {

@@ -6,11 +6,13 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::Activations;
 use super::matrix::{Matrix, Scratch};
 use crate::formats::{BlockFormat, Weights};
 use crate::gpu::WeightSource;
 use crate::graph::reference::{Data, Store};
 use crate::graph::{Elem, Graph, Home, Tensor, TensorId};
+use crate::ops::CodeOrder;
 use crate::{Error, Result};
 
 /// Where the rows of one graph weight come from.
@@ -35,18 +37,35 @@ pub struct ModelWeights<'a> {
     files: Weights<'a>,
     sources: HashMap<String, Source>,
     quantize: Option<BlockFormat>,
+    activations: Activations,
 }
 
 impl<'a> ModelWeights<'a> {
     /// The weights in `files`.
     pub fn new(files: Weights<'a>) -> Self {
-        Self { files, sources: HashMap::new(), quantize: None }
+        Self { files, sources: HashMap::new(), quantize: None, activations: Activations::F32 }
     }
 
     /// Has matrices quantised to `format`, if one is given, while they are loaded. Tables, vectors, routers and matrices
     /// whose rows are no whole blocks stay as they are stored.
     pub fn quantize_to(&mut self, format: Option<BlockFormat>) {
         self.quantize = format;
+    }
+
+    /// Has the inputs of matrices rounded as told; they are not otherwise.
+    pub fn multiply_with(&mut self, activations: Activations) {
+        self.activations = activations;
+    }
+
+    /// How the input of a matrix of this type is rounded to 8 bits, if it is. FP4 that was released as
+    /// such has inputs that are rounded in its own way, or not at all.
+    pub fn order(&self, elem: Elem) -> Option<CodeOrder> {
+        let released = self.quantize.is_none() && self.files.checkpoint().gguf().is_none();
+        match elem {
+            _ if self.activations == Activations::F32 => None,
+            Elem::Block(BlockFormat::MXFP4) if released => None,
+            _ => CodeOrder::of(elem),
+        }
     }
 
     /// Whether the checkpoint has this tensor.

@@ -11,13 +11,15 @@
 //!
 //! Two kernels: `matmul_rows` for up to [`FEW_ROWS`] rows reads each weight once and is bound by the
 //! bytes of `w`; `matmul_tiles` is bound by `2 * rows * N * K` operations. Both decode weights of
-//! any format in registers.
+//! any format in registers. Each has a twin (`_q8`) that multiplies integers, for `x` in 8 bits from
+//! [`quantize_activations`](super::quantize_activations) and weights whose formats allow it.
 
 use std::ops::{Range, RangeInclusive};
 
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
+use super::quantize_activations::{CodeOrder, EIGHT_BIT_GROUP, columns, expand as expand_codes};
 use crate::gpu::{Binding, Kernel, Limits};
 use crate::graph::reference::Host;
 use crate::graph::{Cost, Elem, Extent, Graph, Op, StepSize, Tensor, TensorId, Use};
@@ -79,7 +81,8 @@ pub struct Slices {
     pub outputs: usize,
 }
 
-/// `x` `[n, K]` times `w` `[N, K]`, transposed: `[n, N]`.
+/// `x` `[n, K]` times `w` `[N, K]`, transposed: `[n, N]`. `x` may be in 8 bits, in the order of the
+/// codes of `w`.
 pub fn matmul(g: &mut Graph, x: TensorId, w: TensorId) -> TensorId {
     matmul_with(g, x, w, Extra::default())
 }
@@ -87,15 +90,17 @@ pub fn matmul(g: &mut Graph, x: TensorId, w: TensorId) -> TensorId {
 /// [`matmul`] with groups, a bias or a residual. `K` is a group's inner length.
 pub fn matmul_with(g: &mut Graph, x: TensorId, w: TensorId, extra: Extra) -> TensorId {
     let groups = extra.groups.max(1);
+    check_order(g, x, w);
     let (from, weight) = (g.tensor(x), g.tensor(w));
     let (k, rows, n) = (weight.cols, from.rows, weight.rows.fixed / groups);
+    let x_cols = columns(from);
     let slices = extra.slices.unwrap_or_else(|| {
-        assert_eq!(from.cols, groups * k, "inner lengths of `{}`", weight.name);
+        assert_eq!(x_cols, groups * k, "inner lengths of `{}`", weight.name);
         assert_eq!(weight.rows.fixed % groups, 0, "groups of `{}`", weight.name);
         let after = |step| Slice { step, at: 0 };
         Slices { x: after(k), w: after(n), y: after(n), outputs: n }
     });
-    assert!(slices.x.fits(groups, k, from.cols), "columns of x for `{}`", weight.name);
+    assert!(slices.x.fits(groups, k, x_cols), "columns of x for `{}`", weight.name);
     assert!(
         slices.w.fits(groups, slices.outputs, weight.rows.fixed),
         "rows a group of `{}`",
@@ -179,6 +184,7 @@ fn expert(
 ) -> TensorId {
     let k = g.tensor(chosen.ids).cols;
     let n = g.tensor(w).granule;
+    check_order(g, x, w);
     if let Some((w3, _)) = gate {
         assert_eq!(g.tensor(w).elem, g.tensor(w3).elem, "banks read by one kernel");
     }
@@ -244,11 +250,12 @@ pub(super) struct Params {
 impl Params {
     /// For products of `w` and rows of `x`, without groups or parts.
     pub(super) fn new(x: &Tensor, w: &Tensor, y: &Tensor) -> Self {
+        let unit = if in_eight_bits(x) { EIGHT_BIT_GROUP } else { 1 };
         Self {
             k: w.cols as u32,
             oct: w.cols.div_ceil(8) as u32,
             layout: Layout::of(w),
-            x_cols: x.cols as u32,
+            x_cols: (columns(x) / unit) as u32,
             y_cols: y.cols as u32,
             per_row: y.rows.per_row as u32,
             per_out: y.rows.per_out as u32,
@@ -288,10 +295,59 @@ impl From<Slice> for [u32; 2] {
     }
 }
 
-/// Outputs a workgroup of `matmul_rows` makes: its default teams times OUTS.
-const ROWS_BLOCK: usize = 32;
+/// Whether these activations are in 8 bits.
+fn in_eight_bits(x: &Tensor) -> bool {
+    x.elem == Elem::U32
+}
+
+/// Activations in 8 bits meet only weights that are multiplied as integers.
+fn check_order(g: &Graph, x: TensorId, w: TensorId) {
+    let (x, w) = (g.tensor(x), g.tensor(w));
+    assert!(!in_eight_bits(x) || CodeOrder::of(w.elem).is_some(), "8 bits for `{}`", w.name);
+}
+
+/// The numbers of activations that meet the weights `w`.
+fn numbers(host: &Host<'_>, x: TensorId, w: TensorId) -> Vec<f32> {
+    match CodeOrder::of(host.graph.tensor(w).elem) {
+        Some(order) if in_eight_bits(host.graph.tensor(x)) => expand_codes(&host.u32(x), order),
+        _ => host.f32(x).to_vec(),
+    }
+}
+
+/// The kernels that multiply activations of one kind.
+struct Kind {
+    rows: &'static str,
+    /// Outputs a team of `rows` makes.
+    outs: usize,
+    tiles: &'static str,
+    /// Lanes of a subgroup, where `matmul_lanes_q8` is better than `tiles`.
+    lanes: Option<usize>,
+}
+
+impl Kind {
+    /// Those for `x` on this device. This is where it is decided which kernels an adapter gets.
+    fn of(x: &Tensor, limits: &Limits) -> Self {
+        if !in_eight_bits(x) {
+            return Self { rows: "matmul_rows", outs: 4, tiles: "matmul_tiles", lanes: None };
+        }
+        let lanes = (limits.serial_lanes > 0).then_some(limits.serial_lanes as usize);
+        // Where loads are dear, more outputs share those of x; elsewhere, registers are scarce.
+        let outs = if lanes.is_some() { 8 } else { 4 };
+        Self { rows: "matmul_rows_q8", outs, tiles: "matmul_tiles_q8", lanes }
+    }
+
+    /// Outputs a workgroup of `rows` makes.
+    fn rows_block(&self) -> usize {
+        TEAMS * self.outs
+    }
+}
+
+/// Teams of a workgroup of `matmul_rows`, which make OUTS outputs each.
+const TEAMS: usize = 8;
 /// Rows of x a workgroup of `matmul_rows` serves at most.
 const ROWS_MAX: usize = 4;
+/// Outputs a workgroup of `matmul_lanes_q8` makes, one an invocation.
+const LANES_BLOCK: usize = 64;
 /// Tile of `matmul_tiles` for dense products: 4 x 4 an invocation.
 const TILE: usize = 32;
 /// The same for steps of more rows than [`TILE`], where there is enough to multiply: 8 x 8 an
@@ -341,12 +397,14 @@ impl Op for Matmul {
     }
 
     fn reference(&self, host: &Host<'_>) {
-        let (x, w, mut y) = (host.f32(self.x), host.f32(self.w), host.f32_mut(self.y));
+        let x = numbers(host, self.x, self.w);
+        let (w, mut y) = (host.f32(self.w), host.f32_mut(self.y));
         let bias = self.extra.bias.map(|b| host.f32(b));
         let residual = self.extra.residual.map(|r| host.f32(r));
         let (bias, residual) = (bias.as_deref(), residual.as_deref());
-        let (k, cols, x_cols) = (host.cols(self.w), host.cols(self.y), host.cols(self.x));
-        let (x, w, s) = (&*x, &*w, self.slices);
+        let (k, cols) = (host.cols(self.w), host.cols(self.y));
+        let x_cols = columns(host.graph.tensor(self.x));
+        let (w, s) = (&*w, self.slices);
         y.par_chunks_exact_mut(cols).enumerate().for_each(|(r, y)| {
             for g in 0..self.groups {
                 let x = &x[r * x_cols + s.x.of(g)..][..k];
@@ -364,8 +422,12 @@ impl Op for Matmul {
         let (x, w, y) = (graph.tensor(self.x), graph.tensor(self.w), graph.tensor(self.y));
         let s = self.slices;
         let most = y.rows.at(graph.max);
-        let eights = [x.cols, w.cols, s.x.step, s.x.at].iter().all(|n| n % 8 == 0);
+        let eight_bits = in_eight_bits(x);
+        let eights = !eight_bits && [x.cols, w.cols, s.x.step, s.x.at].iter().all(|n| n % 8 == 0);
+        let unit = if eight_bits { EIGHT_BIT_GROUP } else { 1 };
+        let x_slice = Slice { step: s.x.step / unit, at: s.x.at / unit };
         let large = most > TILE && s.outputs.min(w.cols) >= LARGE_SIDE;
+        let kind = Kind::of(x, limits);
         let mut kernels = vec![];
         for (part, range) in limits.parts(graph, self.w).into_iter().enumerate() {
             let held = s.held(self.groups, s.outputs, &range);
@@ -375,7 +437,7 @@ impl Op for Matmul {
             }
             let params = Params {
                 n: s.outputs as u32,
-                x: s.x.into(),
+                x: x_slice.into(),
                 y: s.y.into(),
                 w: Slice { step: s.w.step, at: held.at }.into(),
                 group: held.groups.start as u32,
@@ -401,14 +463,21 @@ impl Op for Matmul {
             };
             if most <= FEW_ROWS {
                 let at_once = most.next_power_of_two().min(ROWS_MAX);
-                let kernel = kernel("matmul_rows", [ROWS_BLOCK, at_once], 1..=most);
+                let kernel = kernel(kind.rows, [kind.rows_block(), at_once], 1..=most);
+                let kernel = kernel.constant("OUTS", kind.outs as u32);
                 kernels.push(kernel.constant("ROWS", at_once as u32));
                 continue;
             }
+            if let Some(lanes) = kind.lanes {
+                let kernel = kernel("matmul_lanes_q8", [LANES_BLOCK, lanes], 1..=most);
+                let kernel = kernel.flag("SUBGROUPS").constant("LANES", lanes as u32);
+                kernels.push(kernel.constant("ROWS", lanes as u32));
+                continue;
+            }
             let small = if large { TILE } else { most };
-            kernels.push(kernel("matmul_tiles", [TILE; 2], 1..=small));
+            kernels.push(kernel(kind.tiles, [TILE; 2], 1..=small));
             if large {
-                let kernel = kernel("matmul_tiles", [LARGE_TILE; 2], TILE + 1..=most);
+                let kernel = kernel(kind.tiles, [LARGE_TILE; 2], TILE + 1..=most);
                 let consts = [("BM", LARGE_TILE), ("BN", LARGE_TILE), ("TM", 8), ("TN", 8)];
                 let with = |k: Kernel, (name, value)| k.constant(name, value as u32);
                 kernels.push(consts.into_iter().fold(kernel, with));
@@ -451,13 +520,14 @@ impl Op for Expert {
     }
 
     fn reference(&self, host: &Host<'_>) {
-        let (x, w, mut y) = (host.f32(self.x), host.f32(self.w), host.f32_mut(self.y));
+        let x = numbers(host, self.x, self.w);
+        let (w, mut y) = (host.f32(self.w), host.f32_mut(self.y));
         let (ids, pages) = (host.u32(self.chosen.ids), host.u32(self.chosen.pages));
         let gate = self.gate.map(|(w3, limit)| (host.f32(w3), limit));
         let gate = gate.as_ref().map(|(w3, limit)| (&**w3, *limit));
         let weights = host.f32(self.chosen.weights);
         let (k, n) = (host.cols(self.w), host.cols(self.y));
-        let (x, w, ids, pages, weights) = (&*x, &*w, &*ids, &*pages, &*weights);
+        let (w, ids, pages, weights) = (&*w, &*ids, &*pages, &*weights);
         y.par_chunks_exact_mut(n).enumerate().for_each(|(slot, y)| {
             let x = &x[slot / self.share * k..][..k];
             let bank = pages[ids[slot] as usize] as usize * n * k;
@@ -479,6 +549,7 @@ impl Op for Expert {
         let Chosen { ids, weights, pages, tiles } = self.chosen;
         let experts = graph.tensor(pages).cols;
         let per_row = self.k;
+        let kind = Kind::of(x, limits);
         let kernels = limits.parts(graph, self.w).into_iter().enumerate().map(|(part, range)| {
             let params = Params {
                 n: n as u32,
@@ -491,24 +562,35 @@ impl Op for Expert {
             let mut uses = vec![self.x.read(), self.w.read(), self.y.write(), pages.read()];
             let kernel = if let Some((sorted, tiles)) = tiles {
                 uses.extend([sorted.read(), tiles.read()]);
-                Kernel::new("matmul_tiles", params, uses, move |s| {
+                let shader = kind.lanes.map_or(kind.tiles, |_| "matmul_lanes_q8");
+                let outputs = kind.lanes.map_or(EXPERT_TILE_OUTPUTS, |_| LANES_BLOCK);
+                let kernel = Kernel::new(shader, params, uses, move |s| {
                     // No more tiles than slots, nor than full ones and one more an expert.
                     let slots = per_row * s.rows;
                     let most = slots.min(experts + slots / EXPERT_TILE);
-                    [n.div_ceil(EXPERT_TILE_OUTPUTS) as u32, most as u32, 1]
-                })
-                .constant("BM", EXPERT_TILE as u32)
-                .constant("BN", EXPERT_TILE_OUTPUTS as u32)
+                    [n.div_ceil(outputs) as u32, most as u32, 1]
+                });
+                match kind.lanes {
+                    Some(lanes) => kernel
+                        .flag("SUBGROUPS")
+                        .constant("LANES", lanes as u32)
+                        .constant("ROWS", EXPERT_TILE as u32),
+                    None => kernel
+                        .constant("BM", EXPERT_TILE as u32)
+                        .constant("BN", EXPERT_TILE_OUTPUTS as u32),
+                }
             } else {
                 uses.push(ids.read());
-                Kernel::new("matmul_rows", params, uses, move |s| {
-                    [n.div_ceil(ROWS_BLOCK) as u32, (per_row * s.rows) as u32, 1]
-                })
+                let block = kind.rows_block();
+                let kernel = Kernel::new(kind.rows, params, uses, move |s| {
+                    [n.div_ceil(block) as u32, (per_row * s.rows) as u32, 1]
+                });
+                kernel.constant("OUTS", kind.outs as u32)
             };
             let mut kernel = kernel
                 .flag(w.elem.name())
                 .flag("EXPERTS")
-                .flag_if(x.cols % 8 == 0, "X8")
+                .flag_if(!in_eight_bits(x) && x.cols % 8 == 0, "X8")
                 .flag_if(self.gate.is_some(), "GATED");
             if let Some((w3, _)) = self.gate {
                 kernel.bindings.extend([weights.read(), w3.read()].map(Binding::from));

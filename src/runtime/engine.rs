@@ -11,7 +11,7 @@ use crate::graph::reference::Data;
 use crate::graph::{Graph, Home, StepSize, TensorId};
 use crate::media::{Patches, PlanConfig};
 use crate::models::deepseek_v4_vision::{VisionTensors, largest, vision_graph};
-use crate::models::{Capacity, ModelWeights, TextTensors, text_graph};
+use crate::models::{Activations, Capacity, ModelWeights, TextTensors, text_graph};
 use crate::{Error, Result};
 
 /// What to run on.
@@ -43,12 +43,23 @@ pub struct EngineOptions {
     pub qat: Option<Qat>,
     /// What matrices are quantised to while they are loaded; `None` keeps them as they are stored.
     pub quant: Option<BlockFormat>,
+    /// What the inputs of quantised matrices are rounded to.
+    pub activations: Activations,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
         let backend = Backend::Auto;
-        Self { backend, adapter: None, context: None, chunk: 512, outs: 1, qat: None, quant: None }
+        Self {
+            backend,
+            adapter: None,
+            context: None,
+            chunk: 512,
+            outs: 1,
+            qat: None,
+            quant: None,
+            activations: Activations::Q8,
+        }
     }
 }
 
@@ -74,6 +85,7 @@ pub struct Engine {
     /// One line on what it runs on and why.
     pub device: String,
     quant: Option<BlockFormat>,
+    activations: Activations,
     max_outs: usize,
     runner: Runner,
     prefill: Part<TextTensors>,
@@ -126,6 +138,7 @@ impl Engine {
 
         let mut weights = ModelWeights::new(Weights::new(checkpoint));
         weights.quantize_to(options.quant);
+        weights.multiply_with(options.activations);
         let most = StepSize { rows: chunk, outs: max_outs };
         let prefill = text_graph(&config, &mut weights, capacity, most)?;
         let decode = text_graph(&config, &mut weights, capacity, ONE)?;
@@ -159,6 +172,7 @@ impl Engine {
             chunk,
             device,
             quant: options.quant,
+            activations: options.activations,
             max_outs,
             runner,
             prefill,
@@ -176,6 +190,7 @@ impl Engine {
     pub fn declare(&self, weights: &mut ModelWeights<'_>) -> Result<()> {
         let capacity = Capacity::new(&self.config, self.context, self.chunk);
         weights.quantize_to(self.quant);
+        weights.multiply_with(self.activations);
         text_graph(&self.config, weights, capacity, ONE)?;
         if let Some(vision) = self.config.vision() {
             vision_graph(self.config.hidden(), vision, weights, ONE)?;

@@ -4,7 +4,7 @@ use fathom::formats::BlockFormat;
 use fathom::gpu::Limits;
 use fathom::graph::reference::Data;
 use fathom::graph::{Elem, Extent, StepSize};
-use fathom::ops::{self, Chosen, EXPERT_TILE, Extra, Slice, Slices};
+use fathom::ops::{self, Chosen, CodeOrder, EXPERT_TILE, Extra, Slice, Slices};
 
 use crate::common::{Case, Random, formats, gpu};
 
@@ -153,7 +153,9 @@ fn a_weight_larger_than_one_binding() {
 fn experts() {
     let Some(gpu) = gpu() else { return };
     let mut random = Random::new(3);
-    for (seed, elem) in formats().enumerate() {
+    let in_eight_bits = integer_formats().map(|elem| (elem, true));
+    let all = formats().map(|elem| (elem, false)).chain(in_eight_bits);
+    for (seed, (elem, eight_bits)) in all.enumerate() {
         let rows = random.pick(if seed % 2 == 0 { &[1, 3, 8] } else { &[9, 40, 130] });
         let experts = random.int(2..12);
         let k = random.int(1..experts.min(4) + 1);
@@ -171,8 +173,16 @@ fn experts() {
         let sorted = g.input("sorted", Elem::U32, Extent::rows(k), 1);
         let tiles = g.input("tiles", Elem::U32, Extent { per_row: k, per_out: 0, fixed: 1 }, 4);
         let chosen = Chosen { ids, weights, pages, tiles: (rows > 8).then_some((sorted, tiles)) };
-        let h = ops::expert_gate_up(g, x, w1, w3, chosen, 0.5);
-        ops::expert_down(g, h, w2, chosen);
+        if let Some(order) = CodeOrder::of(elem).filter(|_| eight_bits) {
+            // Other numbers, as the last bits of a result may change what it is rounded to.
+            let h = g.input("h", Elem::F32, Extent::rows(k), i);
+            let [x, h] = [x, h].map(|x| ops::quantize_activations(g, x, order));
+            ops::expert_gate_up(g, x, w1, w3, chosen, 0.5);
+            ops::expert_down(g, h, w2, chosen);
+        } else {
+            let h = ops::expert_gate_up(g, x, w1, w3, chosen, 0.5);
+            ops::expert_down(g, h, w2, chosen);
+        }
 
         // Some experts get nothing, so that empty ones are met.
         let of_slot = random.ints(rows * k, 0..experts.div_ceil(2));
@@ -204,6 +214,80 @@ fn experts() {
             case.check(&gpu, 2e-5);
         } else {
             case.check_with(&gpu, &[limits], 2e-5);
+        }
+    }
+}
+
+/// Formats that are multiplied as integers.
+fn integer_formats() -> impl Iterator<Item = Elem> {
+    formats().filter(|&elem| CodeOrder::of(elem).is_some())
+}
+
+/// Activations of all sizes, among them groups of zeros and one of very small numbers: the same bits.
+#[test]
+fn activations_in_eight_bits() {
+    let Some(gpu) = gpu() else { return };
+    let mut random = Random::new(6);
+    for (rows, groups) in [(1, 1), (3, 7), (130, 2)] {
+        let mut case = Case::new(rows as u64, StepSize { rows, outs: 1 });
+        let x = case.input("x", Extent::ROWS, 32 * groups);
+        for order in [CodeOrder::Parted, CodeOrder::Bytes] {
+            ops::quantize_activations(&mut case.graph, x, order);
+        }
+        let sizes = [1.0, 0.0, 1e-3, 3e4, 1e-35, 1e30, 1e-28];
+        let numbers: Vec<f32> = (0..rows * groups)
+            .flat_map(|i| random.floats(32).into_iter().map(move |v| v * sizes[i % sizes.len()]))
+            .collect();
+        case.set(x, Data::F32(numbers));
+        case.check(&gpu, 0.0);
+    }
+}
+
+/// One quantised tensor serves all products of the same input, until that changes.
+#[test]
+fn activations_are_quantised_once() {
+    let mut case = Case::new(1, StepSize { rows: 2, outs: 1 });
+    let g = &mut case.graph;
+    let (x, weight) =
+        (g.scratch("x", Elem::F32, Extent::ROWS, 64), g.weight("n", Elem::F32, 1, 64));
+    let of = |g: &mut fathom::graph::Graph, order| ops::quantize_activations(g, x, order);
+    let first = of(g, CodeOrder::Parted);
+    let bytes = of(g, CodeOrder::Bytes);
+    assert_ne!(first, bytes);
+    assert_eq!((of(g, CodeOrder::Parted), of(g, CodeOrder::Bytes)), (first, bytes));
+    ops::rms_norm_part(g, x, weight, 1e-6, 32);
+    assert_ne!(of(g, CodeOrder::Parted), first);
+}
+
+/// In each format by rows and by tiles, large ones too; whole and in groups with slices of their own.
+#[test]
+fn dense_in_eight_bits() {
+    let Some(gpu) = gpu() else { return };
+    let mut random = Random::new(7);
+    for seed in 0..3 {
+        for elem in integer_formats() {
+            let rows = random.pick([&[1, 2, 3, 8][..], &[9, 33], &[70, 100]][seed]);
+            // Large tiles are slow to compile, and differ in their sizes alone.
+            if seed == 2 && !matches!(elem, Elem::Block(BlockFormat::Q4_1 | BlockFormat::Q6K)) {
+                continue;
+            }
+            let groups = random.pick(&[1, 1, 3]);
+            let k = random.cols(elem, &[32, 96, 288, 544]);
+            let n = random.int(if seed == 2 { 256..310 } else { 1..90 });
+            let mut case = Case::new(seed as u64, StepSize { rows, outs: 1 });
+            let g = &mut case.graph;
+            let at = 32 * random.int(0..3);
+            let x_slice = Slice { step: at + k + 32 * random.int(0..2), at };
+            let x = g.input("x", Elem::F32, Extent::ROWS, groups * x_slice.step);
+            let w = g.weight("w", elem, groups * n, k);
+            let after = Slice { step: n, at: 0 };
+            let slices = Some(Slices { x: x_slice, w: after, y: after, outputs: n });
+            let bias = (n % 2 == 0).then(|| g.weight("bias", Elem::F32, 1, groups * n));
+            let residual =
+                (n % 3 == 0).then(|| g.input("residual", Elem::F32, Extent::ROWS, groups * n));
+            let x = ops::quantize_activations(g, x, CodeOrder::of(elem).unwrap());
+            ops::matmul_with(g, x, w, Extra { groups, slices, bias, residual, ..Extra::default() });
+            case.check(&gpu, 1e-5);
         }
     }
 }
