@@ -3,13 +3,14 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use fathom::formats::BlockFormat;
 use fathom::gpu::{Gpu, GpuGraph, GpuStore, WeightSource};
-use fathom::graph::Elem::{self, BF16, F16, F32, U32};
+use fathom::graph::Elem::{self, BF16, Block, F16, F32, U32};
 use fathom::graph::reference::Data;
 use fathom::graph::{Cost, Extent, Graph, Tensor, TensorId};
 use fathom::ops::{
-    self, Attention, CausalAttention, Chosen, Compress, Compressed, EXPERT_TILE, Extra, FEW_ROWS,
-    IndexScores, Slice, Slices,
+    self, Attention, CausalAttention, Chosen, CodeOrder, Compress, Compressed, EXPERT_TILE, Extra,
+    FEW_ROWS, IndexScores, Slice, Slices,
 };
 use fathom::runtime::{Out, Row, Sampling};
 
@@ -94,6 +95,19 @@ impl Build {
     pub fn dense(&mut self, inputs: usize, outputs: usize, elem: Elem) {
         let (x, w) = (self.x("x", inputs), self.weight("w", elem, outputs, inputs));
         ops::matmul(&mut self.graph, x, w);
+    }
+
+    /// With activations in 8 bits.
+    pub fn dense_q8(&mut self, inputs: usize, outputs: usize, format: BlockFormat) {
+        let (x, w) = (self.x("x", inputs), self.weight("w", Block(format), outputs, inputs));
+        let x = self.in_eight_bits(x, format);
+        ops::matmul(&mut self.graph, x, w);
+    }
+
+    /// `x` in 8 bits for products with weights in `format`.
+    pub fn in_eight_bits(&mut self, x: TensorId, format: BlockFormat) -> TensorId {
+        let order = CodeOrder::of(Block(format)).expect("a format that is multiplied as integers");
+        ops::quantize_activations(&mut self.graph, x, order)
     }
 
     pub fn grouped(&mut self, groups: usize, inputs: usize, outputs: usize) {

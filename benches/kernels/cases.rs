@@ -1,6 +1,6 @@
 //! What is measured.
 
-use fathom::formats::BlockFormat::{FP8, MXFP4, Q4_0, Q4_1, Q4K, Q8_0};
+use fathom::formats::BlockFormat::{FP8, MXFP4, Q4_0, Q4_1, Q4K, Q6K, Q8_0};
 use fathom::graph::Elem::{BF16, Block, F16, F32};
 use fathom::graph::{Extent, StepSize};
 use fathom::ops::{
@@ -35,6 +35,17 @@ pub const CASES: &[Case] = &[
     case("matmul_rows/4096x4096 Q4_K, 1 row", 1, |b| b.dense(4096, 4096, Block(Q4K))),
     case("matmul_rows/4096x4096 MXFP4, 1 row", 1, |b| b.dense(4096, 4096, Block(MXFP4))),
     case("matmul_rows/4096x4096 FP8, 1 row", 1, |b| b.dense(4096, 4096, Block(FP8))),
+    case("matmul_rows_q8/4096x4096 Q4_0, 1 row", 1, |b| b.dense_q8(4096, 4096, Q4_0)),
+    case("matmul_rows_q8/4096x4096 Q8_0, 1 row", 1, |b| b.dense_q8(4096, 4096, Q8_0)),
+    case("matmul_rows_q8/4096x4096 Q4_K, 1 row", 1, |b| b.dense_q8(4096, 4096, Q4K)),
+    case("matmul_rows_q8/4096x4096 MXFP4, 1 row", 1, |b| b.dense_q8(4096, 4096, MXFP4)),
+    case("matmul_rows_q8/576x1536 Q4_1 (SmolLM2), 1 row", 1, |b| b.dense_q8(576, 1536, Q4_1)),
+    case("matmul_q8/4096x1024 Q4_0, 64 rows", 64, |b| b.dense_q8(4096, 1024, Q4_0)),
+    case("matmul_q8/4096x1024 Q6_K, 64 rows", 64, |b| b.dense_q8(4096, 1024, Q6K)),
+    case("quantize_activations/4096 wide, 64 rows", 64, |b| {
+        let x = b.x("x", 4096);
+        b.in_eight_bits(x, Q4_0);
+    }),
     case("matmul_rows/576x1536 Q4_1 (SmolLM2), 1 row", 1, |b| b.dense(576, 1536, Block(Q4_1))),
     case("matmul_rows/128x772 bf16 (minnow), 1 row", 1, |b| b.dense(128, 772, BF16)),
     case("matmul_rows/experts 6 of 16, 4096x512 bf16, 1 row", 1, |b| {

@@ -114,8 +114,8 @@ fn main() {
 
 /// Prints what was achieved of what is possible, if the probes were not filtered out.
 fn report(lines: &[Line]) {
-    let [copy, fma, rest @ ..] = lines else { return };
-    if copy.cost.flops > 0 || fma.cost.bytes > 0 || rest.is_empty() {
+    let [copy, fma, dots, rest @ ..] = lines else { return };
+    if copy.cost.flops > 0 || fma.cost.bytes > 0 || dots.cost.bytes > 0 || rest.is_empty() {
         return;
     }
     let bytes = |l: &Line| l.cost.bytes as f64 / l.seconds / 1e9;

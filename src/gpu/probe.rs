@@ -1,5 +1,5 @@
-//! What the device can do at best: one kernel that only copies and one that only multiplies and adds.
-//! Every other kernel is measured against these, on the same device in the same run.
+//! What the device can do at best: one kernel that only copies, one that only multiplies and adds, and
+//! one that only adds up products of bytes, four at a time. Every other kernel is measured against these, on the same device in the same run.
 
 use std::time::{Duration, Instant};
 
@@ -36,6 +36,9 @@ pub struct Roofline {
     pub bytes_per_second: f64,
     /// Floating-point operations a second, by one that multiplies and adds.
     pub flops_per_second: f64,
+    /// Operations on bytes a second, by one that adds up their products.
+    #[serde(default)]
+    pub byte_ops_per_second: f64,
 }
 
 /// How long [`roofline`] runs each probe at least.
@@ -46,7 +49,7 @@ const LONG_ENOUGH: Duration = Duration::from_millis(200);
 /// # Errors
 /// If the device fails.
 pub fn roofline(gpu: &Gpu) -> Result<Roofline> {
-    let mut best = [0.0f64; 2];
+    let mut best = [0.0f64; 3];
     for (probe, best) in probes().iter().zip(&mut best) {
         let ready = probe.prepare(gpu);
         ready.submit(gpu, 1);
@@ -65,8 +68,8 @@ pub fn roofline(gpu: &Gpu) -> Result<Roofline> {
             }
         }
     }
-    let [bytes_per_second, flops_per_second] = best;
-    Ok(Roofline { bytes_per_second, flops_per_second })
+    let [bytes_per_second, flops_per_second, byte_ops_per_second] = best;
+    Ok(Roofline { bytes_per_second, flops_per_second, byte_ops_per_second })
 }
 
 impl ReadyProbe {
@@ -86,8 +89,8 @@ impl ReadyProbe {
 /// More than the caches of large GPUs hold, as much as a core device binds.
 const PROBE_BYTES: u64 = 64 << 20;
 
-/// The copy, then the multiply-and-add.
-pub fn probes() -> [Probe; 2] {
+/// The copy, then the multiply-and-add, then the products of bytes.
+pub fn probes() -> [Probe; 3] {
     let copy = Probe {
         name: "possible/copy 64 MiB",
         cost: Cost { bytes: 2 * PROBE_BYTES, flops: 0 },
@@ -125,7 +128,26 @@ pub fn probes() -> [Probe; 2] {
         ),
         buffers: 1,
     };
-    [copy, fma]
+    // Each sum is a factor of the next product: nothing can be made once for all.
+    let start = each(&|i| format!("var a{i} = i32(y[id.x % 8u + {i}u] + id.x);\n"));
+    let step = each(&|i| format!("a{i} += dot4I8Packed(u32(a{i}), m);\n")).repeat(unrolled);
+    let dots = Probe {
+        name: "possible/products of bytes",
+        cost: Cost { bytes: 0, flops: u64::from(groups) * 64 * loops * unrolled as u64 * 8 * 8 },
+        groups,
+        wgsl: format!(
+            "@group(0) @binding(0) var<storage, read_write> y: array<u32>;
+            @compute @workgroup_size(64)
+            fn main(@builtin(global_invocation_id) id: vec3<u32>) {{
+                let m = y[0] + 0x1020304u;
+                {start}
+                {loop_head} {{ {step} }}
+                y[id.x + 16u] = u32(a0 + a1 + a2 + a3 + a4 + a5 + a6 + a7);
+            }}"
+        ),
+        buffers: 1,
+    };
+    [copy, fma, dots]
 }
 
 impl Probe {

@@ -249,7 +249,7 @@ fn activations_are_quantised_once() {
     let mut case = Case::new(1, StepSize { rows: 2, outs: 1 });
     let g = &mut case.graph;
     let (x, weight) =
-        (g.scratch("x", Elem::F32, Extent::ROWS, 64), g.weight("n", Elem::F32, 1, 64));
+        (g.scratch("x", Elem::F32, Extent::ROWS, 64), g.weight("n", Elem::F32, 1, 32));
     let of = |g: &mut fathom::graph::Graph, order| ops::quantize_activations(g, x, order);
     let first = of(g, CodeOrder::Parted);
     let bytes = of(g, CodeOrder::Bytes);
