@@ -34,12 +34,11 @@ fn scale_of(top: u32) -> vec2<f32> {
     if exponent < 20 {
         return vec2(0.0);
     }
-    // The largest magnitude is less than most * 2^(exponent - 135).
-    let most = ((top >> 15u) & 255u) + 257u;
-    return vec2(
-        scaled(f32(most) * (1.0 / 127.0), exponent - 135),
-        scaled(f32((127u << 16u) / most), 119 - exponent),
-    );
+    // The largest magnitude is less than most * 2^(exponent - 142), if by so little that it is still
+    // rounded to 127.
+    let most = ((top >> 8u) & 0x7fffu) + 0x8001u;
+    let inverse = scaled(f32((127u << 24u) / most), 118 - exponent);
+    return vec2(bitcast<f32>(top) * (1.0 / 127.0), inverse);
 }
 
 fn sum(codes: vec4<i32>) -> i32 {

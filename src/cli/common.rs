@@ -85,7 +85,7 @@ pub struct DeviceArgs {
     /// Quantize matrices to this format while loading: q4_0, q8_0, q4_k, ...
     #[arg(long, value_name = "TYPE", value_parser = quant)]
     pub quant: Option<BlockFormat>,
-    /// What the inputs of matrices in GGUF's quantized formats are rounded to
+    /// What the inputs of matrices in GGUF's quantized formats are rounded to; f32 is not at all
     #[arg(long, value_enum, value_name = "TYPE")]
     pub activations: Option<Activations>,
 }

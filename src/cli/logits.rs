@@ -9,7 +9,6 @@ use safetensors::tensor::{Dtype, TensorView};
 use super::Outcome;
 use super::common::{self, DeviceArgs, Qat, bar};
 use crate::media;
-use crate::models::Activations;
 use crate::runtime::{EngineOptions, Prompt, Session};
 use crate::{Error, Result};
 
@@ -60,7 +59,6 @@ pub fn run(args: &Args) -> Outcome {
         chunk,
         outs: usize::MAX,
         qat: Some(args.qat.into()),
-        activations: args.device.activations.map_or(Activations::F32, Into::into),
         ..args.device.options()
     };
     let mut engine = common::load(&model, &options)?;

@@ -22,9 +22,9 @@ use crate::graph::{Graph, StepSize, TensorId};
 pub enum Activations {
     /// Rounded to 8 bits, with a scale for 32, as llama.cpp does: see
     /// [`crate::ops::quantize_activations`].
-    #[default]
     Q8,
     /// As they are.
+    #[default]
     F32,
 }
 

@@ -1,9 +1,9 @@
 //! Activations in 8 bits, for products with weights in block formats: 32 columns share a scale.
 //!
-//! `s` is `max(|x|) / 127`, rounded up to 8 bits of mantissa, and a code `round(x / s)`, ties to
-//! even. With the codes go `s` and, for formats whose numbers have a shift, `s` times the sums of the
-//! first 16 codes and of the last. llama.cpp rounds activations in the same way but for the last bits
-//! of `s`, which here come of exact steps: on any device the same bits come out.
+//! `s` is `max(|x|) / 127` and a code `round(x / s)`, so that the largest number stays: a few are so
+//! large that the least error in them is more than all others. With the codes go `s` and, for formats whose numbers have a shift, `s` times the sums of the
+//! first 16 codes and of the last. llama.cpp rounds in the same way. The
+//! steps are exact or rounded correctly: on any device the same bits come out.
 //!
 //! A group is [`WORDS`] words: 8 of codes, `s`, the two sums, and a spare one.
 
@@ -140,12 +140,11 @@ fn scale_of(top: u32) -> (f32, f32) {
         ..20 => return (0.0, 0.0),
         _ => {}
     }
-    // The largest magnitude is less than most * 2^(exponent - 135).
-    let most = (top >> 15 & 255) + 257;
-    (
-        scaled(most as f32 * (1.0 / 127.0), exponent - 135),
-        scaled(((127 << 16) / most) as f32, 119 - exponent),
-    )
+    // The largest magnitude is less than most * 2^(exponent - 142), if by so little that it is still
+    // rounded to 127.
+    let most = (top >> 8 & 0x7fff) + 0x8001;
+    let inverse = scaled(((127 << 24) / most) as f32, 118 - exponent);
+    (f32::from_bits(top) * (1.0 / 127.0), inverse)
 }
 
 /// Writes the words of one group.

@@ -58,7 +58,7 @@ impl Default for EngineOptions {
             outs: 1,
             qat: None,
             quant: None,
-            activations: Activations::Q8,
+            activations: Activations::F32,
         }
     }
 }
