@@ -282,9 +282,10 @@ fn dense_in_eight_bits() {
             let w = g.weight("w", elem, groups * n, k);
             let after = Slice { step: n, at: 0 };
             let slices = Some(Slices { x: x_slice, w: after, y: after, outputs: n });
-            let bias = (n % 2 == 0).then(|| g.weight("bias", Elem::F32, 1, groups * n));
-            let residual =
-                (n % 3 == 0).then(|| g.input("residual", Elem::F32, Extent::ROWS, groups * n));
+            let bias = n.is_multiple_of(2).then(|| g.weight("bias", Elem::F32, 1, groups * n));
+            let residual = n
+                .is_multiple_of(3)
+                .then(|| g.input("residual", Elem::F32, Extent::ROWS, groups * n));
             let x = ops::quantize_activations(g, x, CodeOrder::of(elem).unwrap());
             ops::matmul_with(g, x, w, Extra { groups, slices, bias, residual, ..Extra::default() });
             case.check(&gpu, 1e-5);
