@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Outcome;
 use super::common::{self, DeviceArgs, bar, bytes, print_json, print_line};
+use super::plot::{Bar, Group, svg};
 use crate::gpu::probe::{Roofline, roofline};
 use crate::runtime::bench::{self, KernelTime, Speed, Test};
 use crate::runtime::{EngineOptions, Runner};
@@ -21,7 +22,7 @@ Examples:
   fathom bench model.gguf -p 128,512 -n 32 -d 0,4096 -r 3 --md
   fathom bench --kernels
   fathom bench model.gguf --json > here.json
-  fathom bench --compare here.json there.json
+  fathom bench --compare here.json there.json --plot speeds.svg
 
 pp N is a prompt of N tokens, tg N the decoding of N tokens, both at a batch of one, after a context \
 of --depth tokens. `of copy` and `of fma` are the weights' bytes and the operations with them, a \
@@ -61,6 +62,9 @@ pub struct Args {
     /// Show reports written with --json side by side instead
     #[arg(long, value_name = "FILE.json", num_args = 1.., conflicts_with_all = ["model", "kernels", "json"])]
     compare: Vec<PathBuf>,
+    /// Draw the comparison, too: tokens a second, and how much of the device they make use of
+    #[arg(long, value_name = "FILE.svg", requires = "compare")]
+    plot: Option<PathBuf>,
     #[command(flatten)]
     device: DeviceArgs,
 }
@@ -108,6 +112,9 @@ pub fn run(args: &Args) -> Outcome {
     if !args.compare.is_empty() {
         let reports = args.compare.iter().map(|p| read(p)).collect::<Result<Vec<_>>>()?;
         print_line(&compared(&reports).text(style))?;
+        if let Some(path) = &args.plot {
+            std::fs::write(path, svg(&groups(&reports))).map_err(|e| Error::io(path, e))?;
+        }
         return Ok(ExitCode::SUCCESS);
     }
     let report = measure(args)?;
@@ -274,16 +281,50 @@ fn kernels(r: &Report) -> Table {
     Table { heads: heads.map(Into::into).into(), rows: r.kernels.iter().map(row).collect() }
 }
 
-/// Tests down, reports across.
-fn compared(reports: &[Report]) -> Table {
-    let mut heads = vec!["test".to_owned()];
-    heads.extend(reports.iter().map(|r| format!("{}, {}", r.model, r.device)));
+/// What was measured in any of `reports`, in order.
+fn all_tests(reports: &[Report]) -> Vec<&str> {
     let mut tests: Vec<&str> = vec![];
     for speed in reports.iter().flat_map(|r| &r.speeds) {
         if !tests.contains(&speed.test.as_str()) {
             tests.push(&speed.test);
         }
     }
+    tests
+}
+
+/// A group of bars a test, a bar a report. A bar's note is its speed, and the larger of the parts of
+/// what the device could copy and compute.
+fn groups(reports: &[Report]) -> Vec<Group> {
+    let note = |r: &Report, s: &Speed| {
+        let speed = format!("{:.1}", s.mean);
+        let Some(most) = r.roofline else { return speed };
+        let copy = 100.0 * s.weight_bytes_per_second / most.bytes_per_second;
+        let fma = 100.0 * s.weight_flops_per_second / most.flops_per_second;
+        let (part, of) = if copy > fma { (copy, "copy") } else { (fma, "fma") };
+        format!("{speed} ({part:.0}% of {of})")
+    };
+    let bar = |r: &Report, test: &str| {
+        let speed = r.speeds.iter().find(|s| s.test == test)?;
+        // The device's name, without its driver.
+        let device = r.device.split(" (").next().unwrap_or(&r.device);
+        let label = format!("{}, {device}", file_name(&r.model));
+        Some(Bar { label, value: speed.mean, note: note(r, speed) })
+    };
+    let group = |test: &&str| Group {
+        title: format!("{test}, tokens/s"),
+        bars: reports.iter().filter_map(|r| bar(r, test)).collect(),
+    };
+    all_tests(reports).iter().map(group).collect()
+}
+
+fn file_name(path: &str) -> &str {
+    path.rsplit(['/', '\\']).next().unwrap_or(path)
+}
+
+/// Tests down, reports across.
+fn compared(reports: &[Report]) -> Table {
+    let mut heads = vec!["test".to_owned()];
+    heads.extend(reports.iter().map(|r| format!("{}, {}", r.model, r.device)));
     let row = |test: &&str| {
         let mut row = vec![(*test).to_owned()];
         row.extend(reports.iter().map(|r| {
@@ -292,7 +333,7 @@ fn compared(reports: &[Report]) -> Table {
         }));
         row
     };
-    Table { heads, rows: tests.iter().map(row).collect() }
+    Table { heads, rows: all_tests(reports).iter().map(row).collect() }
 }
 
 impl Table {

@@ -6,6 +6,7 @@ mod devices;
 mod eval;
 mod inspect;
 mod logits;
+mod plot;
 mod quantize;
 mod run;
 mod verify;

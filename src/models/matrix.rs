@@ -33,7 +33,7 @@ enum Kind<'a> {
 enum Scales<'a> {
     /// ue8m0 bytes.
     Powers(&'a [u8]),
-    Floats(Vec<f32>),
+    Floats(TensorView<'a>),
 }
 
 /// Room for one row in its stages.
@@ -176,10 +176,12 @@ impl<'a> Matrix<'a> {
                 Ok(())
             }
             Kind::Fp8 { side, per_row, scales } => {
-                let at = row / side[0] * per_row;
+                let block = row / side[0];
                 match scales {
-                    Scales::Powers(s) => fp8_row(codes, &s[at..][..*per_row], side[1], out),
-                    Scales::Floats(s) => fp8_f32_row(codes, &s[at..][..*per_row], side[1], out),
+                    Scales::Powers(s) => {
+                        fp8_row(codes, &s[block * per_row..][..*per_row], side[1], out)
+                    }
+                    Scales::Floats(s) => fp8_f32_row(codes, &s.row_f32(block)?, side[1], out),
                 }
             }
             Kind::Fp4 { per_row, scales } => {
@@ -217,7 +219,8 @@ fn fp8<'a>(scale: &TensorView<'a>, rows: usize, cols: usize) -> Result<Kind<'a>>
     };
     let scales = match scale.dtype {
         DType::F8E8M0 | DType::U8 => Scales::Powers(scale.bytes),
-        _ => Scales::Floats(scale.to_f32()?),
+        DType::F32 | DType::F16 | DType::BF16 => Scales::Floats(scale.clone()),
+        other => return Err(scale.error(format!("is stored as {other}, which scales are not"))),
     };
     Ok(Kind::Fp8 { side: [down, across], per_row: scale.shape[1], scales })
 }

@@ -245,13 +245,19 @@ fn bench_reports_can_be_compared() {
     assert!(speeds.iter().all(|s| s["samples"].as_array().unwrap().len() == 2));
     assert!(speeds.iter().all(|s| s["mean"].as_f64().unwrap() > 0.0));
 
-    let (_folder, path) = file("here.json", &text);
+    let (folder, path) = file("here.json", &text);
     let path = path.to_str().unwrap();
     let table = fathom(["bench", "--compare", path, path, "--csv"]).succeeds();
     let lines: Vec<_> = table.lines().collect();
     assert!(lines[0].starts_with("test,\"minnow, ") && lines.len() == 7, "{table}");
     let cells: Vec<_> = lines[1].split(',').collect();
     assert!(cells[0] == "pp3" && cells[1] == cells[2], "{table}");
+
+    let plot = folder.path().join("plot.svg");
+    fathom(["bench", "--compare", path, path, "--plot"]).arg(&plot).succeeds();
+    let drawn = std::fs::read_to_string(&plot).unwrap();
+    assert!(drawn.starts_with("<svg") && drawn.contains("pp3 @ d4, tokens/s"), "{drawn}");
+    fathom(["bench", "--plot"]).arg(&plot).misused("--compare");
 
     let (_folder, path) = file("other.json", "{}");
     fathom(["bench", "--compare"]).arg(path).fails(&["other.json", "not a report", "fathom"]);
