@@ -12,6 +12,7 @@ override LANES: u32 = 8u;
 override ROWS: u32 = 8u;
 //#include matmul
 //#include matmul_q8
+//#include numbers
 
 //#if EXPERTS
 //#include expert_tile
@@ -22,27 +23,11 @@ override ROWS: u32 = 8u;
 //#endif
 //#endif
 
-// 32 numbers: the first 16 in the first half.
-struct Numbers {
-    v: array<vec4<f32>, 8>,
-}
-
 fn numbers(p: Packed) -> Numbers {
     return Numbers(array(
         signed_bytes(p.even.x), signed_bytes(p.odd.x), signed_bytes(p.even.y), signed_bytes(p.odd.y),
         signed_bytes(p.even.z), signed_bytes(p.odd.z), signed_bytes(p.even.w), signed_bytes(p.odd.w),
     ));
-}
-
-// The sums of products of either half.
-fn halves(a: Numbers, b: Numbers) -> vec2<f32> {
-    var first = a.v[0] * b.v[0];
-    var last = a.v[4] * b.v[4];
-    for (var i = 1u; i < 4u; i++) {
-        first = fma(a.v[i], b.v[i], first);
-        last = fma(a.v[i + 4u], b.v[i + 4u], last);
-    }
-    return vec2(dot(first, vec4(1.0)), dot(last, vec4(1.0)));
 }
 
 @compute @workgroup_size(WG)

@@ -48,6 +48,8 @@ const FLASH: &[Consts] = &[
 ];
 /// The tile of large products.
 const LARGE_TILE: Consts = &[("BM", 64), ("BN", 64), ("TM", 8), ("TN", 8)];
+/// More rows repeat the same lines more often.
+const LANES_FOR_TWO_ROWS: Consts = &[("LANES", 8), ("ROWS", 2), ("BLOCK", 16)];
 /// From one stream to the most that there may be.
 const STREAMS: &[Consts] = &[&[("N", 1)], &[("N", 4)], &[("N", 8)]];
 
@@ -113,6 +115,21 @@ const VARIANTS: &[Variants] = &[
         "matmul_lanes_q8",
         &[INTEGERS, &["SUBGROUPS"], &["EXPERTS"], &["", "GATED"]],
         &[&[("LANES", 8), ("ROWS", 16)]],
+    ),
+    variants(
+        "matmul_lanes",
+        &[
+            FORMAT,
+            &["SUBGROUPS"],
+            &["", "X8", "X8 WIDE"],
+            &["", "BIAS", "RESIDUAL", "BIAS RESIDUAL"],
+        ],
+        &[LANES_FOR_TWO_ROWS],
+    ),
+    variants(
+        "matmul_lanes",
+        &[FORMAT, &["SUBGROUPS EXPERTS"], &["", "X8", "X8 WIDE"], &["", "GATED"], &["", "FEW"]],
+        &[LANES_FOR_TWO_ROWS],
     ),
     variants("matmul_transposed", &[FORMAT], &[&[("ROWS", 1)], &[("ROWS", 8)]]),
     variants("mhc_head", &[SUBGROUPS], STREAMS),
@@ -183,6 +200,7 @@ fn every_shader_and_flag_has_variants() {
             asked.remove(flag);
         }
         asked.remove("SUBGROUPS");
+        asked.remove("WIDE");
         assert!(asked.is_empty(), "no variant of {shader} sets {asked:?}");
     }
 }
@@ -308,6 +326,7 @@ fn check(shader: &str, flags: &[&str], consts: &[(&str, u32)]) -> Module {
     // Nothing beyond the core (unpack2x16float is of it), except in the tier that says so.
     let mut may = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
     may.set(Capabilities::SUBGROUP, subgroups);
+    may.set(Capabilities::SHADER_INT64, flags.contains(&"WIDE"));
     let info = Validator::new(ValidationFlags::all(), may)
         .validate(&module)
         .unwrap_or_else(|e| panic!("{place}: {}", e.emit_to_string(&wgsl)));

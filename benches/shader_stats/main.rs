@@ -16,7 +16,7 @@ use fathom::models::{Capacity, ModelWeights, text_graph};
 use radv::{Chip, Stats};
 
 /// A binding of a card of today, and subgroups.
-const LIMITS: Limits = Limits { max_binding_bytes: 2 << 30, subgroups: true, serial_lanes: 0 };
+const LIMITS: Limits = Limits { max_binding_bytes: 2 << 30, subgroups: true, ..Limits::CORE };
 /// Tokens of context.
 const CONTEXT: usize = 4096;
 

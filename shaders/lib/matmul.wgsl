@@ -8,7 +8,12 @@
 // With this goes lib/matmul_f32.wgsl or lib/matmul_q8.wgsl, which have x.
 //#include matmul_params
 
-@group(0) @binding(3) var<storage, read> w: array<vec4<u32>>;  // [G*N or pages*N, K]
+// [G*N or pages*N, K]
+//#if WIDE
+@group(0) @binding(3) var<storage, read> w: array<vec2<u64>>;
+//#else
+@group(0) @binding(3) var<storage, read> w: array<vec4<u32>>;
+//#endif
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;
 
 //#if BIAS

@@ -2,8 +2,7 @@
 // plane that begins at word `plane` of the row at `at`.
 
 fn $W_u32(at: u32, plane: u32, i: u32) -> u32 {
-    let word = plane + i;
-    return $W[at + word / 4u][word % 4u];
+    return $W_word(at * 4u + plane + i);
 }
 
 fn $W_u16(at: u32, plane: u32, i: u32) -> u32 {

@@ -1,4 +1,5 @@
-// Weight matrix $W, whatever it is stored in. Its binding is `$W: array<vec4<u32>>`; a row begins
+// Weight matrix $W, whatever it is stored in. Its binding is `$W: array<vec4<u32>>`, with flag WIDE
+// `array<vec2<u64>>`; a row begins
 // at a multiple of 16 bytes, `at` below counting these. Params has where in a row of a block format
 // its second, third and fourth plane begin, in words: plane1, plane2, plane3.
 //
@@ -8,6 +9,7 @@
 //   $W_codes    8 elements, the Oct `o` of the row at `at`, before scaling
 //   $W_scale    the Scale of the row's group `g`
 //#include oct
+//#include quads W=$W
 //#include formats/? W=$W
 
 // Elements 8 * o and on of the row at `at`.

@@ -4,6 +4,7 @@
 //   $W_meant   the Scale of these integers, given that of the codes
 //   $W_meant_shifted  whether that has a shift other than 0
 //#include oct
+//#include quads W=$W
 //#include packed
 //#include formats/? W=$W
 //#include integers/? W=$W

@@ -228,6 +228,11 @@ impl Gpu {
             required_limits.max_buffer_size = has.max_buffer_size;
             required_limits.max_storage_buffer_binding_size = has.max_storage_buffer_binding_size;
         }
+        let mut wide_loads = false;
+        if report.serial_lanes() > 0 {
+            wide_loads = adapter.features().contains(wgpu::Features::SHADER_INT64);
+            required_features.set(wgpu::Features::SHADER_INT64, wide_loads);
+        }
         let desc = wgpu::DeviceDescriptor {
             label: Some("fathom"),
             required_features,
@@ -254,6 +259,7 @@ impl Gpu {
             max_binding_bytes: required_limits.max_storage_buffer_binding_size,
             subgroups: report.tier >= Tier::Subgroups,
             serial_lanes: report.serial_lanes(),
+            wide_loads,
         };
         let checked = std::env::var_os("FATHOM_CHECKED").is_some_and(|v| v != "0");
         let info = adapter.get_info();

@@ -19,11 +19,14 @@ pub struct Limits {
     /// How many lanes each subgroup has on an adapter that is software, which loads for one lane after
     /// the other and has no use for many invocations; 0 on hardware, and where subgroups differ.
     pub serial_lanes: u32,
+    /// Whether there are integers of 64 bits, on an adapter that loads these as fast as 32.
+    pub wide_loads: bool,
 }
 
 impl Limits {
     /// WebGPU's core limits.
-    pub const CORE: Self = Self { max_binding_bytes: 128 << 20, subgroups: false, serial_lanes: 0 };
+    pub const CORE: Self =
+        Self { max_binding_bytes: 128 << 20, subgroups: false, serial_lanes: 0, wide_loads: false };
 
     /// The row ranges into which a weight must be parted so that each fits one binding: a single
     /// range where it fits whole. Parts end at multiples of the tensor's granule.

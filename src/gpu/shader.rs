@@ -4,10 +4,12 @@
 //! `//#if FLAG` ... `//#else` ... `//#endif`, and `//#include NAME` (a file of `shaders/lib/`, once).
 //! `//#include NAME W=w3` puts `w3` wherever the file says `$W`; a file may be included once for each
 //! such value. `//#include FOLDER/?` includes the file of that folder that one of the flags names.
+//! `//#each I CONSTANT` ... `//#end` repeats lines with 0, 1, ... in place of `$I`, that often: variables
+//! where loops over an array would do, if all compilers unrolled them.
 //! `override NAME: u32 = DEFAULT;` declarations become `const` with the kernel's value, so that
 //! they may size register arrays too, and so that every backend's translator sees constants.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use include_dir::{Dir, include_dir};
 
@@ -36,9 +38,9 @@ fn source(path: &str) -> &'static str {
 /// If there is no such shader, a directive is malformed or a constant is not declared: mistakes in
 /// the shaders or ops, found by the first test that builds them.
 pub fn specialise(name: &str, flags: &[&str], consts: &[(&str, u32)]) -> String {
-    let mut out = String::new();
-    let mut included = HashSet::new();
-    expand(&format!("{name}.wgsl"), flags, &[], &mut included, &mut out);
+    let mut expansion = Expansion { flags, consts, ..Default::default() };
+    expansion.file(&format!("{name}.wgsl"), &[]);
+    let out = expansion.out;
     let mut unused: HashSet<&str> = consts.iter().map(|c| c.0).collect();
     let text: String = out
         .lines()
@@ -60,47 +62,104 @@ pub fn specialise(name: &str, flags: &[&str], consts: &[(&str, u32)]) -> String 
     text
 }
 
-fn expand(
-    path: &str,
-    flags: &[&str],
-    values: &[(&str, &str)],
-    included: &mut HashSet<String>,
-    out: &mut String,
-) {
-    // One entry for each open `#if`: whether its lines are kept.
-    let mut keep: Vec<bool> = vec![];
-    for line in source(path).lines() {
-        let line = &put(values, line);
-        let Some(directive) = line.trim_start().strip_prefix("//#") else {
-            if keep.iter().all(|&k| k) {
-                out.push_str(line);
-                out.push('\n');
-            }
-            continue;
-        };
-        let (word, arg) = directive.split_once(' ').unwrap_or((directive, ""));
-        match (word, arg.trim()) {
-            ("if", flag) => keep.push(flags.contains(&flag)),
-            ("else", _) => {
-                let last = keep.last_mut().unwrap_or_else(|| panic!("{path}: stray #else"));
-                *last = !*last;
-            }
-            ("endif", _) => {
-                keep.pop().unwrap_or_else(|| panic!("{path}: stray #endif"));
-            }
-            ("include", lib) => {
-                if keep.iter().all(|&k| k) && included.insert(lib.to_owned()) {
-                    let mut words = lib.split_whitespace();
-                    let file = words.next().map(|file| lib_file(file, flags));
-                    let file = file.unwrap_or_else(|| panic!("{path}: `{line}` names no file"));
-                    let values: Vec<_> = words.filter_map(|w| w.split_once('=')).collect();
-                    expand(&file, flags, &values, included, out);
+/// A kernel in the making.
+#[derive(Default)]
+struct Expansion<'a> {
+    flags: &'a [&'a str],
+    consts: &'a [(&'a str, u32)],
+    /// Values of the overrides so far.
+    overrides: HashMap<String, u32>,
+    included: HashSet<String>,
+    out: String,
+}
+
+impl Expansion<'_> {
+    fn file(&mut self, path: &str, values: &[(&str, &str)]) {
+        self.lines(path, &source(path).lines().collect::<Vec<_>>(), values);
+    }
+
+    fn lines(&mut self, path: &str, lines: &[&str], values: &[(&str, &str)]) {
+        // One entry for each open `#if`: whether its lines are kept.
+        let mut keep: Vec<bool> = vec![];
+        let mut i = 0;
+        while i < lines.len() {
+            let line = &put(values, lines[i]);
+            i += 1;
+            let kept = keep.iter().all(|&k| k);
+            let Some(directive) = line.trim_start().strip_prefix("//#") else {
+                if kept {
+                    self.line(line);
                 }
+                continue;
+            };
+            let (word, arg) = directive.split_once(' ').unwrap_or((directive, ""));
+            match (word, arg.trim()) {
+                ("if", flag) => keep.push(self.flags.contains(&flag)),
+                ("else", _) => {
+                    let last = keep.last_mut().unwrap_or_else(|| panic!("{path}: stray #else"));
+                    *last = !*last;
+                }
+                ("endif", _) => {
+                    keep.pop().unwrap_or_else(|| panic!("{path}: stray #endif"));
+                }
+                ("include", lib) => {
+                    if kept && self.included.insert(lib.to_owned()) {
+                        let mut words = lib.split_whitespace();
+                        let file = words.next().map(|file| lib_file(file, self.flags));
+                        let file = file.unwrap_or_else(|| panic!("{path}: `{line}` names no file"));
+                        let values: Vec<_> = words.filter_map(|w| w.split_once('=')).collect();
+                        self.file(&file, &values);
+                    }
+                }
+                ("each", arg) => {
+                    let body = &lines[i..i + body_len(path, &lines[i..])];
+                    i += body.len() + 1;
+                    if kept {
+                        self.each(path, arg, body, values);
+                    }
+                }
+                _ => panic!("{path}: unknown directive `{line}`"),
             }
-            _ => panic!("{path}: unknown directive `{line}`"),
+        }
+        assert!(keep.is_empty(), "{path}: #if without #endif");
+    }
+
+    fn line(&mut self, line: &str) {
+        let declared = line.strip_prefix("override ").and_then(|l| l.split_once(": u32 = "));
+        if let Some((key, default)) = declared {
+            let given = self.consts.iter().find(|c| c.0 == key).map(|c| c.1);
+            let default = default.split('u').next().and_then(|n| n.parse().ok());
+            self.overrides.extend(given.or(default).map(|n| (key.to_owned(), n)));
+        }
+        self.out.push_str(line);
+        self.out.push('\n');
+    }
+
+    fn each(&mut self, path: &str, arg: &str, body: &[&str], values: &[(&str, &str)]) {
+        let counted = arg.split_once(' ').and_then(|(name, count)| {
+            Some((name, count.parse().ok().or(self.overrides.get(count).copied())?))
+        });
+        let (name, count) = counted.unwrap_or_else(|| panic!("{path}: `#each {arg}` has no count"));
+        for i in 0..count {
+            let value = i.to_string();
+            let values = [values, &[(name, value.as_str())]].concat();
+            self.lines(path, body, &values);
         }
     }
-    assert!(keep.is_empty(), "{path}: #if without #endif");
+}
+
+/// Lines up to the `#end` of an `#each` that began before them.
+fn body_len(path: &str, lines: &[&str]) -> usize {
+    let mut open = 1;
+    let end = lines.iter().position(|line| {
+        match line.trim_start().split(' ').next() {
+            Some("//#each") => open += 1,
+            Some("//#end") => open -= 1,
+            _ => {}
+        }
+        open == 0
+    });
+    end.unwrap_or_else(|| panic!("{path}: #each without #end"))
 }
 
 /// The line with every `$KEY` replaced.

@@ -316,29 +316,57 @@ fn numbers(host: &Host<'_>, x: TensorId, w: TensorId) -> Vec<f32> {
 
 /// The kernels that multiply activations of one kind.
 struct Kind {
-    rows: &'static str,
-    /// Outputs a team of `rows` makes.
-    outs: usize,
+    /// For few rows, and the outputs a team of it makes; `lanes` may serve these too.
+    rows: Option<(&'static str, usize)>,
     tiles: &'static str,
-    /// Lanes of a subgroup, where `matmul_lanes_q8` is better than `tiles`.
-    lanes: Option<usize>,
+    /// What is better than `tiles` on this device.
+    lanes: Option<Lanes>,
+}
+
+/// A kernel that has use for the lanes of a subgroup.
+#[derive(Clone, Copy)]
+struct Lanes {
+    shader: &'static str,
+    /// How many there are.
+    width: usize,
+    /// Whether it loads 64 bits at once.
+    wide: bool,
+    /// Outputs a workgroup makes, per bank.
+    outputs: usize,
 }
 
 impl Kind {
     /// Those for `x` on this device. This is where it is decided which kernels an adapter gets.
     fn of(x: &Tensor, limits: &Limits) -> Self {
+        let width = limits.serial_lanes as usize;
+        let lanes = |shader, outputs, wide| {
+            let lanes = Lanes { shader, width, wide, outputs };
+            (1..=LANES_WG).contains(&width).then_some(lanes)
+        };
         if !in_eight_bits(x) {
-            return Self { rows: "matmul_rows", outs: 4, tiles: "matmul_tiles", lanes: None };
+            let lanes = lanes("matmul_lanes", LANES_WG, limits.wide_loads);
+            let rows = lanes.is_none().then_some(("matmul_rows", 4));
+            return Self { rows, tiles: "matmul_tiles", lanes };
         }
-        let lanes = (limits.serial_lanes > 0).then_some(limits.serial_lanes as usize);
+        let lanes = lanes("matmul_lanes_q8", LANES_BLOCK, false);
         // Where loads are dear, more outputs share those of x; elsewhere, registers are scarce.
         let outs = if lanes.is_some() { 8 } else { 4 };
-        Self { rows: "matmul_rows_q8", outs, tiles: "matmul_tiles_q8", lanes }
+        Self { rows: Some(("matmul_rows_q8", outs)), tiles: "matmul_tiles_q8", lanes }
     }
+}
 
-    /// Outputs a workgroup of `rows` makes.
-    fn rows_block(&self) -> usize {
-        TEAMS * self.outs
+impl Lanes {
+    /// `kernel` for steps of at most `most` rows, `block` of them a workgroup, with `outs` outputs an
+    /// invocation.
+    fn set(self, kernel: Kernel, most: usize, block: usize, outs: usize) -> Kernel {
+        let kernel = kernel.flag("SUBGROUPS").constant("LANES", self.width as u32);
+        if self.shader == "matmul_lanes_q8" {
+            return kernel.constant("ROWS", block as u32);
+        }
+        let rows = most.next_power_of_two().min(self.width);
+        let consts = [("ROWS", rows), ("BLOCK", block.max(rows)), ("OUTS", outs)];
+        let kernel = consts.iter().fold(kernel, |k, &(name, value)| k.constant(name, value as u32));
+        kernel.flag_if(self.wide, "WIDE")
     }
 }
 
@@ -348,6 +376,10 @@ const TEAMS: usize = 8;
 const ROWS_MAX: usize = 4;
 /// Outputs a workgroup of `matmul_lanes_q8` makes, one an invocation.
 const LANES_BLOCK: usize = 64;
+/// Invocations of a workgroup of `matmul_lanes`.
+const LANES_WG: usize = 16;
+/// Outputs that each of these makes of one weight.
+const LANES_OUTS: usize = 2;
 /// Tile of `matmul_tiles` for dense products: 4 x 4 an invocation.
 const TILE: usize = 32;
 /// The same for steps of more rows than [`TILE`], where there is enough to multiply: 8 x 8 an
@@ -461,17 +493,20 @@ impl Op for Matmul {
                 kernel.bindings[1].part = part;
                 kernel
             };
-            if most <= FEW_ROWS {
+            if most <= FEW_ROWS
+                && let Some((shader, outs)) = kind.rows
+            {
                 let at_once = most.next_power_of_two().min(ROWS_MAX);
-                let kernel = kernel(kind.rows, [kind.rows_block(), at_once], 1..=most);
-                let kernel = kernel.constant("OUTS", kind.outs as u32);
+                let kernel = kernel(shader, [TEAMS * outs, at_once], 1..=most);
+                let kernel = kernel.constant("OUTS", outs as u32);
                 kernels.push(kernel.constant("ROWS", at_once as u32));
                 continue;
             }
             if let Some(lanes) = kind.lanes {
-                let kernel = kernel("matmul_lanes_q8", [LANES_BLOCK, lanes], 1..=most);
-                let kernel = kernel.flag("SUBGROUPS").constant("LANES", lanes as u32);
-                kernels.push(kernel.constant("ROWS", lanes as u32));
+                let outs = if eight_bits { 1 } else { LANES_OUTS };
+                let block = lanes.width;
+                let kernel = kernel(lanes.shader, [lanes.outputs * outs, block], 1..=most);
+                kernels.push(lanes.set(kernel, most, block, outs));
                 continue;
             }
             let small = if large { TILE } else { most };
@@ -498,8 +533,10 @@ impl Op for Matmul {
     }
 }
 
+/// Summed up in double precision: with the few huge activations that models have, a sum in single
+/// precision would be further from the truth than the kernels', which add up parts.
 fn dot(a: &[f32], b: &[f32]) -> f32 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
+    a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>() as f32
 }
 
 impl Op for Expert {
@@ -550,6 +587,8 @@ impl Op for Expert {
         let experts = graph.tensor(pages).cols;
         let per_row = self.k;
         let kind = Kind::of(x, limits);
+        // Of two banks at once, an invocation of `matmul_lanes` makes one output each.
+        let outs = if in_eight_bits(x) || self.gate.is_some() { 1 } else { LANES_OUTS };
         let kernels = limits.parts(graph, self.w).into_iter().enumerate().map(|(part, range)| {
             let params = Params {
                 n: n as u32,
@@ -562,8 +601,8 @@ impl Op for Expert {
             let mut uses = vec![self.x.read(), self.w.read(), self.y.write(), pages.read()];
             let kernel = if let Some((sorted, tiles)) = tiles {
                 uses.extend([sorted.read(), tiles.read()]);
-                let shader = kind.lanes.map_or(kind.tiles, |_| "matmul_lanes_q8");
-                let outputs = kind.lanes.map_or(EXPERT_TILE_OUTPUTS, |_| LANES_BLOCK);
+                let shader = kind.lanes.map_or(kind.tiles, |l| l.shader);
+                let outputs = kind.lanes.map_or(EXPERT_TILE_OUTPUTS, |l| l.outputs * outs);
                 let kernel = Kernel::new(shader, params, uses, move |s| {
                     // No more tiles than slots, nor than full ones and one more an expert.
                     let slots = per_row * s.rows;
@@ -571,21 +610,28 @@ impl Op for Expert {
                     [n.div_ceil(outputs) as u32, most as u32, 1]
                 });
                 match kind.lanes {
-                    Some(lanes) => kernel
-                        .flag("SUBGROUPS")
-                        .constant("LANES", lanes as u32)
-                        .constant("ROWS", EXPERT_TILE as u32),
+                    Some(lanes) => lanes.set(kernel, EXPERT_TILE, EXPERT_TILE, outs),
                     None => kernel
                         .constant("BM", EXPERT_TILE as u32)
                         .constant("BN", EXPERT_TILE_OUTPUTS as u32),
                 }
             } else {
                 uses.push(ids.read());
-                let block = kind.rows_block();
-                let kernel = Kernel::new(kind.rows, params, uses, move |s| {
-                    [n.div_ceil(block) as u32, (per_row * s.rows) as u32, 1]
-                });
-                kernel.constant("OUTS", kind.outs as u32)
+                let slots = move |outputs: usize| {
+                    move |s: StepSize| [n.div_ceil(outputs) as u32, (per_row * s.rows) as u32, 1]
+                };
+                match (kind.rows, kind.lanes) {
+                    (Some((shader, outs)), _) => {
+                        let kernel = Kernel::new(shader, params, uses, slots(TEAMS * outs));
+                        kernel.constant("OUTS", outs as u32)
+                    }
+                    (None, Some(lanes)) => {
+                        let grid = slots(lanes.outputs * outs);
+                        let kernel = Kernel::new(lanes.shader, params, uses, grid).flag("FEW");
+                        lanes.set(kernel, 1, 1, outs)
+                    }
+                    (None, None) => unreachable!("every kind has a kernel for few rows"),
+                }
             };
             let mut kernel = kernel
                 .flag(w.elem.name())

@@ -3,7 +3,7 @@ const $W_group: u32 = 1u;
 const $W_shifted: bool = false;
 
 fn $W_codes(at: u32, o: u32) -> Oct {
-    let raw = $W[at + o];
+    let raw = $W_quad(at + o);
     return Oct(
         vec4(unpack2x16float(raw.x), unpack2x16float(raw.y)),
         vec4(unpack2x16float(raw.z), unpack2x16float(raw.w)),

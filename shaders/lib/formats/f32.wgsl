@@ -4,7 +4,7 @@ const $W_shifted: bool = false;
 
 fn $W_codes(at: u32, o: u32) -> Oct {
     let i = at + 2u * o;
-    return Oct(bitcast<vec4<f32>>($W[i]), bitcast<vec4<f32>>($W[i + 1u]));
+    return Oct(bitcast<vec4<f32>>($W_quad(i)), bitcast<vec4<f32>>($W_quad(i + 1u)));
 }
 
 fn $W_scale(at: u32, g: u32) -> Scale {

@@ -2,7 +2,7 @@
 const $W_meant_shifted: bool = true;
 
 fn $W_packed(at: u32, g: u32) -> Packed {
-    let codes = packed4($W[at + g]);
+    let codes = packed4($W_quad(at + g));
     return Packed(e2m1_twice(codes.even), e2m1_twice(codes.odd));
 }
 

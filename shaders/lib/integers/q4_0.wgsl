@@ -2,7 +2,7 @@
 const $W_meant_shifted: bool = $W_shifted;
 
 fn $W_packed(at: u32, g: u32) -> Packed {
-    return packed4($W[at + g]);
+    return packed4($W_quad(at + g));
 }
 
 fn $W_meant(s: Scale) -> Scale {

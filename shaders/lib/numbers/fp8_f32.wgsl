@@ -1,0 +1,1 @@
+//#include numbers_e4m3 W=$W

@@ -1,0 +1,1 @@
+//#include numbers_iq4 W=$W

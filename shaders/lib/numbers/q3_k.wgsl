@@ -1,0 +1,1 @@
+//#include numbers_octs W=$W

@@ -1,0 +1,1 @@
+//#include numbers_bits4 W=$W

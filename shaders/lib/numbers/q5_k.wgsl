@@ -1,0 +1,1 @@
+//#include numbers_bits5 W=$W

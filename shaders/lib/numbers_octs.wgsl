@@ -1,0 +1,11 @@
+// Formats that are read by the Oct. Beyond the row's end its last one comes again.
+fn $W_numbers(at: u32, g: u32) -> Numbers {
+    let last = params.oct - 1u;
+    let o = 4u * g;
+    return numbers_of(
+        $W_codes(at, o),
+        $W_codes(at, min(o + 1u, last)),
+        $W_codes(at, min(o + 2u, last)),
+        $W_codes(at, min(o + 3u, last)),
+    );
+}
