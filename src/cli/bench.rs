@@ -10,7 +10,7 @@ use super::Outcome;
 use super::common::{self, DeviceArgs, bar, bytes, print_json, print_line};
 use super::plot::{Bar, Group, svg};
 use crate::gpu::probe::{Roofline, roofline};
-use crate::runtime::bench::{self, KernelTime, Speed, Test};
+use crate::runtime::bench::{self, Before, KernelTime, Speed, Test};
 use crate::runtime::{EngineOptions, Runner};
 use crate::{Error, Result};
 
@@ -21,6 +21,7 @@ Examples:
   fathom bench model.gguf
   fathom bench model.gguf -p 128,512 -n 32 -d 0,4096 -r 3 --md
   fathom bench --kernels
+  fathom bench model/ -p 0 -n 16 -d 1024,65536 --random-depth --kernels
   fathom bench model.gguf --json > here.json
   fathom bench --compare here.json there.json --plot speeds.svg
 
@@ -43,11 +44,15 @@ pub struct Args {
     #[arg(short = 'd', long, value_name = "N,...", value_delimiter = ',', default_value = "0",
         value_parser = clap::value_parser!(u32).range(0..))]
     depth: Vec<u32>,
+    /// Fill the context of --depth tokens with random numbers instead of computing it: what it holds
+    /// makes hardly a difference to speed, and a long one can take hours to compute
+    #[arg(long)]
+    random_depth: bool,
     /// Repetitions of each test
     #[arg(short = 'r', long, value_name = "N", default_value_t = 5,
         value_parser = clap::value_parser!(u32).range(1..=1000))]
     repeats: u32,
-    /// Time every op by the device's clock, in a prefill step and in a decode step
+    /// Time every op by the device's clock, in a prefill step and in a decode step at each depth
     #[arg(long)]
     kernels: bool,
     /// Print JSON
@@ -84,6 +89,9 @@ struct Report {
     first_token_seconds: f64,
     dispatches_a_decode_step: Option<usize>,
     picture_milliseconds: Option<Vec<f64>>,
+    /// Whether contexts were random numbers.
+    #[serde(default)]
+    random_depth: bool,
     speeds: Vec<Speed>,
     kernels: Vec<KernelTime>,
 }
@@ -153,6 +161,7 @@ fn measure(args: &Args) -> Result<Report> {
     let needed = tests.iter().map(|&(test, depth)| match test {
         Test::Prefill(n) | Test::Decode(n) => depth + n + 1,
     });
+    let before = |depth| Before { depth, random: args.random_depth };
     let start = Instant::now();
     let model = common::open(args.model.as_ref())?;
     let context = Some(needed.max().unwrap_or(1));
@@ -167,20 +176,22 @@ fn measure(args: &Args) -> Result<Report> {
     let start = Instant::now();
     let longest = args.prompt.iter().copied().max().unwrap_or(1).max(1) as usize;
     let longest = longest.min(engine.context);
-    bench::speed(&mut engine, Test::Prefill(longest), 0, 1)?;
+    bench::speed(&mut engine, Test::Prefill(longest), Before::NOTHING, 1)?;
     let first_token_seconds = start.elapsed().as_secs_f64();
-    bench::speed(&mut engine, Test::Decode(1), 0, 1)?;
+    bench::speed(&mut engine, Test::Decode(1), Before::NOTHING, 1)?;
 
     let mut speeds = vec![];
     for (test, depth) in tests {
         progress.inc(1);
-        speeds.push(bench::speed(&mut engine, test, depth, repeats)?);
+        speeds.push(bench::speed(&mut engine, test, before(depth), repeats)?);
     }
     let picture_milliseconds = bench::pictures(&mut engine, repeats)?;
-    let kernels = match args.kernels {
-        true => bench::kernels(&mut engine, longest, repeats)?,
-        false => vec![],
-    };
+    let mut kernels = vec![];
+    if args.kernels {
+        for &depth in &args.depth {
+            kernels.extend(bench::kernels(&mut engine, before(depth as usize), longest, repeats)?);
+        }
+    }
     progress.finish_and_clear();
     let dispatches = engine.dispatches();
     let (roofline, [weight_bytes, state_bytes, scratch_bytes]) = match engine.runner() {
@@ -200,6 +211,7 @@ fn measure(args: &Args) -> Result<Report> {
         first_token_seconds,
         dispatches_a_decode_step: dispatches,
         picture_milliseconds,
+        random_depth: args.random_depth,
         speeds,
         kernels,
     })
@@ -230,6 +242,9 @@ fn summary(r: &Report) -> String {
         "loaded in {:.2} s, first prompt answered after another {:.2} s\n",
         r.load_seconds, r.first_token_seconds
     );
+    if r.random_depth {
+        out += "contexts hold random numbers\n";
+    }
     if let Some(times) = &r.picture_milliseconds {
         let mean = times.iter().sum::<f64>() / times.len().max(1) as f64;
         out += &format!("a picture is encoded in {mean:.0} ms\n");

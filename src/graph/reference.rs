@@ -83,6 +83,11 @@ impl Store {
         self.weights.contains_key(name)
     }
 
+    /// Replaces a state.
+    pub fn set_state(&mut self, name: impl Into<String>, data: Data) {
+        self.states.insert(name.into(), RefCell::new(data));
+    }
+
     /// Makes zeroed state for every state tensor of `graph` that is not there yet.
     ///
     /// # Errors

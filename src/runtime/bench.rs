@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::engine::Prepared;
 use super::{Engine, Prompt, Sampling, Session};
+use crate::graph::reference::Data;
 use crate::graph::{Graph, Home, StepSize};
 use crate::{Result, media};
 
@@ -19,6 +20,21 @@ pub enum Test {
     Prefill(usize),
     /// So many tokens, one after the other.
     Decode(usize),
+}
+
+/// What is in the context before a test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Before {
+    /// How many tokens.
+    pub depth: usize,
+    /// Whether the state they leave is random numbers instead of computed: what it holds makes hardly
+    /// a difference to speed, and a long context can take hours to compute.
+    pub random: bool,
+}
+
+impl Before {
+    /// An empty context.
+    pub const NOTHING: Self = Self { depth: 0, random: false };
 }
 
 /// Speeds of one test at one depth.
@@ -46,7 +62,7 @@ pub struct Speed {
 /// Time of one op's nodes in a step.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct KernelTime {
-    /// `prefill` or `decode`.
+    /// `prefill` or `decode`, and at which depth: `decode @ d4096`.
     pub phase: String,
     /// The op.
     pub op: String,
@@ -66,11 +82,50 @@ fn tokens(engine: &Engine, count: usize) -> Prompt {
     prompt
 }
 
-/// Runs a test `repeats` times, each after a fresh context of `depth` tokens.
+/// ` @ d4096`; nothing at a depth of 0.
+fn at(depth: usize) -> String {
+    if depth > 0 { format!(" @ d{depth}") } else { String::new() }
+}
+
+/// A session in which the tokens of `before` are fed, and the token after them.
+fn begin<'e>(engine: &'e mut Engine, before: Before, whole: &Prompt) -> Result<(Session<'e>, u32)> {
+    if before.random {
+        randomise(engine);
+    }
+    let mut session = Session::new(engine);
+    let prompt = tokens_before(whole, before.depth);
+    let token = match before {
+        Before { depth: 0, .. } => 0,
+        Before { random: true, .. } => {
+            session.presume(prompt)?;
+            0
+        }
+        _ => session.feed(prompt, &Sampling::default(), &mut |_, _| {})?,
+    };
+    Ok((session, token))
+}
+
+/// Fills all state with numbers of mean 0 and variance 1, as what is kept after a norm has.
+fn randomise(engine: &mut Engine) {
+    let graph = engine.graphs()[0].clone();
+    for id in graph.ids().filter(|&id| graph.tensor(id).home == Home::State) {
+        let t = graph.tensor(id);
+        let number = |i: usize| {
+            let bits = (i as u32).wrapping_mul(2_654_435_769);
+            let mixed = (bits ^ (bits >> 15)).wrapping_mul(0x85eb_ca6b);
+            (mixed >> 8) as f32 / (1 << 24) as f32 * 12f32.sqrt() - 3f32.sqrt()
+        };
+        let numbers = (0..t.rows.fixed * t.cols).map(number).collect();
+        engine.write_state(id, Data::F32(numbers));
+    }
+}
+
+/// Runs a test `repeats` times, each after a fresh context of this kind.
 ///
 /// # Errors
 /// If it does not fit the context, or the device fails.
-pub fn speed(engine: &mut Engine, test: Test, depth: usize, repeats: usize) -> Result<Speed> {
+pub fn speed(engine: &mut Engine, test: Test, before: Before, repeats: usize) -> Result<Speed> {
+    let depth = before.depth;
     let (kind, count) = match test {
         Test::Prefill(n) => ("pp", n),
         Test::Decode(n) => ("tg", n),
@@ -80,11 +135,7 @@ pub fn speed(engine: &mut Engine, test: Test, depth: usize, repeats: usize) -> R
     let whole = tokens(engine, depth + count);
     let mut samples = vec![];
     for _ in 0..repeats {
-        let mut session = Session::new(engine);
-        let mut token = 0;
-        if depth > 0 {
-            token = session.feed(tokens_before(&whole, depth), &sampling, &mut |_, _| {})?;
-        }
+        let (mut session, mut token) = begin(engine, before, &whole)?;
         let start = Instant::now();
         match test {
             Test::Prefill(_) => {
@@ -102,9 +153,8 @@ pub fn speed(engine: &mut Engine, test: Test, depth: usize, repeats: usize) -> R
     let square = samples.iter().map(|s| (s - mean).powi(2)).sum::<f64>();
     let deviation = (square / (samples.len().max(2) - 1) as f64).sqrt();
     let per_second = |work: u64| work as f64 / count.max(1) as f64 * mean;
-    let at = if depth > 0 { format!(" @ d{depth}") } else { String::new() };
     Ok(Speed {
-        test: format!("{kind}{count}{at}"),
+        test: format!("{kind}{count}{}", at(depth)),
         tokens: count,
         depth,
         mean,
@@ -174,18 +224,28 @@ pub fn pictures(engine: &mut Engine, repeats: usize) -> Result<Option<Vec<f64>>>
     Ok(Some(times))
 }
 
-/// Time of every op in a prefill step of `rows` rows and in the decode step after it, by the device's
-/// clock: the median over `repeats`. Empty if the device has no clock, or there is no device.
+/// Time of every op in a prefill step of `rows` rows after `before` (none if that is one row or none)
+/// and in the decode step after it, by the device's clock: the median over `repeats`. Empty if the
+/// device has no clock, or there is no device.
 ///
 /// # Errors
 /// If the step does not fit the context, or the device fails.
-pub fn kernels(engine: &mut Engine, rows: usize, repeats: usize) -> Result<Vec<KernelTime>> {
-    let rows = rows.min(engine.chunk).min(engine.context.saturating_sub(1)).max(1);
-    let prompt = tokens(engine, rows + 1);
+pub fn kernels(
+    engine: &mut Engine,
+    before: Before,
+    rows: usize,
+    repeats: usize,
+) -> Result<Vec<KernelTime>> {
+    let depth = before.depth;
+    let rows = rows.min(engine.chunk).min(engine.context.saturating_sub(depth + 1));
+    let end = depth + rows;
+    let prompt = tokens(engine, end + 1);
     engine.check(&prompt)?;
+    begin(engine, before, &prompt)?;
     let sampling = Sampling::default();
+    let phases = [("prefill", depth..end), ("decode", end..end + 1)];
     let mut out = vec![];
-    for (phase, range) in [("prefill", 0..rows), ("decode", rows..rows + 1)] {
+    for (phase, range) in phases.into_iter().filter(|(phase, _)| rows > 1 || *phase == "decode") {
         let outs = range.end - 1..range.end;
         let Prepared { graph, step, inputs } = engine.prepare(&prompt, range, outs, &sampling);
         let Some(gpu) = engine.runner().gpu_graph(graph) else { return Ok(vec![]) };
@@ -205,7 +265,7 @@ pub fn kernels(engine: &mut Engine, rows: usize, repeats: usize) -> Result<Vec<K
             let cost = node.op.cost(graph, step);
             let name = node.op.name();
             let line = by_op.entry(name).or_insert_with(|| KernelTime {
-                phase: phase.into(),
+                phase: format!("{phase}{}", at(depth)),
                 op: name.into(),
                 nodes: 0,
                 seconds: 0.0,

@@ -251,6 +251,11 @@ impl Engine {
         &self.runner
     }
 
+    /// Overwrites state of the prefill graph, which the decode graph shares.
+    pub(super) fn write_state(&mut self, id: TensorId, data: Data) {
+        self.runner.write_state(self.prefill.graph, id, data);
+    }
+
     /// The most output rows a step may have.
     pub(super) fn max_outs(&self) -> usize {
         self.max_outs

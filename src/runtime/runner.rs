@@ -107,6 +107,16 @@ impl Runner {
         }
     }
 
+    /// Overwrites a state tensor of a graph, in all graphs that share it.
+    pub fn write_state(&mut self, id: GraphId, tensor: TensorId, data: Data) {
+        match self {
+            Self::Gpu { graphs, .. } => graphs[id.0].write(tensor, &data),
+            Self::Cpu { store, graphs } => {
+                store.set_state(&graphs[id.0].tensor(tensor).name, data);
+            }
+        }
+    }
+
     /// Runs one step and returns the outputs `wanted`. Inputs may be shorter than the graph
     /// declares where the rest is not read.
     ///

@@ -73,6 +73,17 @@ impl<'e> Session<'e> {
         first_token(token)
     }
 
+    /// Takes the state as it is for what `prompt` would leave: to measure what comes after.
+    ///
+    /// # Errors
+    /// As [`Session::feed`].
+    pub fn presume(&mut self, prompt: Prompt) -> Result<()> {
+        self.engine.check(&prompt)?;
+        self.high = prompt.len();
+        self.fed = prompt;
+        Ok(())
+    }
+
     /// Appends a token and samples the one after it.
     ///
     /// # Errors
