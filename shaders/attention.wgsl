@@ -1,29 +1,29 @@
-// Multi-query attention with sinks over a ring and compressed entries, softmax on line over tiles
-// of keys. One workgroup a token row and block of 4 * HEAD_GROUPS heads. See src/ops/attention.rs.
+// Multi-query attention with sinks over a ring and compressed entries, a workgroup a block of heads of
+// a row. With PARTS it goes through one of `splits` parts of the row's keys, for attention_merge to put
+// together. See src/ops/attention.rs.
 //
 // rows    [T] Row
-// q, o    [T, heads * dim] f32
+// q       [T, heads * dim] f32
 // ring    [slots * cap, dim] f32
 // sinks   [heads] f32
+// o       [T, heads * dim] f32; with PARTS [T * splits, heads * dim], not yet divided
 // cache   [slots * entries, dim] f32; without compressed entries any buffer, and entries is 0
 // picked  [T, select_cols] u32, a count and then entries; any buffer, and select_cols 0, if all
 //         entries are seen
+// marks   [T * splits, 2 * heads] f32 (with PARTS): largest scores of the heads, then sums of weights
+//
+// With FOURS dim is a multiple of 4.
 
-// Keys a tile. A lane scores one key for four heads, so a workgroup has KEYS * HEAD_GROUPS lanes;
-// 64 suit the narrowest and the widest subgroups.
-override KEYS: u32 = 32u;
-// Heads a workgroup, in fours: eight read each key once and still leave registers for the sums.
-override HEAD_GROUPS: u32 = 2u;
-// Dims of keys and queries in workgroup memory at a time; with the tile's keys, 4 KiB.
-override CHUNK: u32 = 32u;
-// Output dims a lane sums: dim / WG rounded up.
-override DIMS_PER_LANE: u32 = 8u;
-const WG = KEYS * HEAD_GROUPS;
-//#include step
+//#include flash
+//#include fours
 
 struct Params {
     heads: u32,
     dim: u32,
+    pitch: u32,        // dim, in cells of lib/fours.wgsl
+    key_fours: u32,
+    value_fours: u32,
+    splits: u32,
     cap: u32,
     entries: u32,
     ratio: u32,
@@ -32,183 +32,143 @@ struct Params {
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read> rows: array<Row>;
-@group(0) @binding(3) var<storage, read> q: array<f32>;
-@group(0) @binding(4) var<storage, read> ring: array<f32>;
+@group(0) @binding(3) var<storage, read> q: array<Cell>;
+@group(0) @binding(4) var<storage, read> ring: array<Cell>;
 @group(0) @binding(5) var<storage, read> sinks: array<f32>;
-@group(0) @binding(6) var<storage, read_write> o: array<f32>;
-@group(0) @binding(7) var<storage, read> cache: array<f32>;
-@group(0) @binding(8) var<storage, read> picked: array<u32>;
+@group(0) @binding(6) var<storage, read> cache: array<Cell>;
+@group(0) @binding(7) var<storage, read> picked: array<u32>;
+@group(0) @binding(8) var<storage, read_write> o: array<Cell>;
+//#if PARTS
+@group(0) @binding(9) var<storage, read_write> marks: array<f32>;
+//#endif
+//#include read_four B=q
+//#include read_four B=ring
+//#include read_four B=cache
+//#include write_four B=o
 
-// Row of each key of the tile; IN_CACHE is set where it is a row of the cache.
-var<workgroup> key_row: array<u32, KEYS>;
+// A row's keys: those of the window, then entries.
+struct Keys {
+    ring: u32,     // the sequence's first place in the ring
+    first: u32,    // the first position in the window
+    in_ring: u32,  // how many are in the window
+    cache: u32,    // the sequence's first place in the cache
+    picks: u32,    // where in `picked` the row's entries begin
+}
+
+// All heads see all keys.
+struct Seen {
+    count: u32,
+}
+
+// Set where a place is one of the cache.
 const IN_CACHE = 0x80000000u;
-// [KEYS][CHUNK + 1]: the odd pitch spreads a column over the memory banks.
-var<workgroup> key_tile: array<f32, KEYS * (CHUNK + 1u)>;
-// [CHUNK][HEAD_GROUPS], four heads each.
-var<workgroup> query_tile: array<vec4<f32>, CHUNK * HEAD_GROUPS>;
-// [KEYS][HEAD_GROUPS], four heads each: scores, then their weights.
-var<workgroup> scores: array<vec4<f32>, KEYS * HEAD_GROUPS>;
-var<workgroup> weights: array<vec4<f32>, KEYS * HEAD_GROUPS>;
 
-fn key_at(row: u32, c: u32) -> f32 {
-    if (row & IN_CACHE) != 0u {
-        return cache[(row & ~IN_CACHE) * params.dim + c];
+fn place_of(k: Keys, j: u32) -> u32 {
+    if j < k.in_ring {
+        return k.ring + (k.first + j) % params.cap;
     }
-    return ring[row * params.dim + c];
+    var entry = j - k.in_ring;
+    if params.select_cols > 0u {
+        entry = picked[k.picks + entry];
+    }
+    return IN_CACHE | (k.cache + entry);
 }
 
-// Four values that start at head `head` of a [heads, pitch] matrix, zero beyond the last head.
-fn query_at(base: u32, head: u32, c: u32) -> vec4<f32> {
-    var v = vec4<f32>();
-    if c < params.dim {
-        for (var i = 0u; i < 4u; i++) {
-            if head + i < params.heads {
-                v[i] = q[base + (head + i) * params.dim + c];
-            }
-        }
-    }
-    return v;
+fn seen(s: Seen, j: u32) -> vec4<bool> {
+    return vec4<bool>(j < s.count);
 }
 
-fn sink_at(head: u32) -> vec4<f32> {
-    var v = vec4<f32>();
-    for (var i = 0u; i < 4u; i++) {
-        if head + i < params.heads {
-            v[i] = sinks[head + i];
-        }
+fn query4(at: u32, c: u32) -> vec4<f32> {
+    return read_q(at + c * FOUR, params.dim - 4u * c);
+}
+
+fn key4(place: u32, c: u32) -> vec4<f32> {
+    let left = params.dim - 4u * c;
+    if (place & IN_CACHE) != 0u {
+        return read_cache((place & ~IN_CACHE) * params.pitch + c * FOUR, left);
     }
-    return v;
+    return read_ring(place * params.pitch + c * FOUR, left);
+}
+
+fn value4(place: u32, c: u32) -> vec4<f32> {
+    return key4(place, c);
 }
 
 @compute @workgroup_size(WG)
 fn main(ids: Ids) {
-    let blocks = (params.heads + 4u * HEAD_GROUPS - 1u) / (4u * HEAD_GROUPS);
-    let group = group_index(ids);
-    let at = group / blocks;
-    if at >= step.rows {
+    let blocks = (params.heads + QUERIES - 1u) / QUERIES;
+    let part = group_index(ids) % params.splits;
+    let block = group_index(ids) / params.splits;
+    let head0 = block % blocks * QUERIES;
+    let row = block / blocks;
+    if row >= step.rows {
         return;
     }
-    let head0 = group % blocks * 4u * HEAD_GROUPS;
-    let base = at * params.heads * params.dim;
-    let first = rows[at].first;
-    let in_ring = rows[at].last + 1u - first;
+    let first = rows[row].first;
+    let in_ring = rows[row].last + 1u - first;
     var count = in_ring;
-    let ring_base = rows[at].slot * params.cap;
-    let cache_base = rows[at].slot * params.entries;
     // Asked at run time: each further variant of this kernel costs software adapters seconds.
-    let selects = params.select_cols > 0u;
-    if selects {
-        count += min(picked[at * params.select_cols], params.select_cols - 1u);
+    if params.select_cols > 0u {
+        count += min(picked[row * params.select_cols], params.select_cols - 1u);
     } else {
-        count += min((rows[at].position + 1u) / params.ratio, params.entries);
+        count += min((rows[row].position + 1u) / params.ratio, params.entries);
     }
-
-    // Which key and heads this lane scores.
-    let my_key = ids.lane % KEYS;
-    let my_group = ids.lane / KEYS;
-
-    // Softmax so far, the same in every lane: largest score, sum of weights (both start with the
-    // sink), and this lane's dims of the weighted sum of keys.
-    var top: array<vec4<f32>, HEAD_GROUPS>;
-    var total: array<vec4<f32>, HEAD_GROUPS>;
-    var sum: array<vec4<f32>, DIMS_PER_LANE * HEAD_GROUPS>;
-    for (var g = 0u; g < HEAD_GROUPS; g++) {
-        top[g] = sink_at(head0 + 4u * g);
-        total[g] = vec4<f32>(1.0);
+    let tiles = (count + KEYS - 1u) / KEYS;
+    let each = (tiles + params.splits - 1u) / params.splits * KEYS;
+    let to = row * params.splits + part;
+//#if PARTS
+    if part * each >= count {
+        // A sum of no weights tells the merge to leave the rest of this part alone.
+        for (var h = head0 + ids.lane; h < min(head0 + QUERIES, params.heads); h += WG) {
+            marks[2u * to * params.heads + h] = LOWEST;
+            marks[(2u * to + 1u) * params.heads + h] = 0.0;
+        }
+        return;
     }
-    for (var i = 0u; i < DIMS_PER_LANE * HEAD_GROUPS; i++) {
-        sum[i] = vec4<f32>();
-    }
+//#endif
 
-    for (var tile = 0u; tile < count; tile += KEYS) {
-        let here = min(KEYS, count - tile);
-        workgroupBarrier();
-        if ids.lane < KEYS {
-            let j = min(tile + ids.lane, count - 1u);
-            var row = ring_base + (first + j) % params.cap;
-            if j >= in_ring {
-                var entry = j - in_ring;
-                if selects {
-                    entry = picked[at * params.select_cols + 1u + entry];
-                }
-                row = IN_CACHE | (cache_base + entry);
-            }
-            key_row[ids.lane] = row;
-        }
+    // This lane's heads; beyond the last one it is repeated.
+    let mine = head0 + lane_queries(ids.lane) + vec4<u32>(0u, 1u, 2u, 3u);
+    let head = min(mine, vec4<u32>(params.heads - 1u));
+    let q_at = (row * params.heads + head) * params.pitch;
 
-        var score = vec4<f32>();
-        for (var chunk = 0u; chunk < params.dim; chunk += CHUNK) {
-            workgroupBarrier();
-            for (var i = ids.lane; i < KEYS * CHUNK; i += WG * step.one) {
-                let c = chunk + i % CHUNK;
-                var v = 0.0;
-                if c < params.dim {
-                    v = key_at(key_row[i / CHUNK], c);
-                }
-                key_tile[i / CHUNK * (CHUNK + 1u) + i % CHUNK] = v;
-            }
-            for (var i = ids.lane; i < CHUNK * HEAD_GROUPS; i += WG * step.one) {
-                let g = i / CHUNK;
-                let c = i % CHUNK;
-                query_tile[c * HEAD_GROUPS + g] = query_at(base, head0 + 4u * g, chunk + c);
-            }
-            workgroupBarrier();
-            for (var c = 0u; c < CHUNK; c += step.one) {
-                let k = key_tile[my_key * (CHUNK + 1u) + c];
-                score = fma(vec4<f32>(k), query_tile[c * HEAD_GROUPS + my_group], score);
-            }
-        }
-        score *= params.scale;
-        scores[my_key * HEAD_GROUPS + my_group] = score;
-        workgroupBarrier();
+    var s: Softmax;
+    softmax_start(&s);
+    // The sink is a key without a value, which one lane of each head counts, in the first part.
+    s.top = vec4<f32>(sinks[head.x], sinks[head.y], sinks[head.z], sinks[head.w]);
+    s.total = vec4<f32>(select(0.0, 1.0, part == 0u && ids.lane < Q4));
+    let rings = rows[row].slot * params.cap;
+    let entries = rows[row].slot * params.entries;
+    let keys = Keys(rings, first, in_ring, entries, row * params.select_cols + 1u);
+    let end = min((part + 1u) * each, count);
+    softmax_over(ids, q_at, keys, Seen(count), part * each, end, &s);
+    softmax_end(ids.lane, &s);
 
-        // Every lane finds the new maxima; cheaper than to hand them round.
-        for (var g = 0u; g < HEAD_GROUPS; g++) {
-            var next = top[g];
-            for (var j = 0u; j < here; j++) {
-                next = max(next, scores[j * HEAD_GROUPS + g]);
-            }
-            let shrink = exp(top[g] - next);
-            total[g] *= shrink;
-            for (var i = 0u; i < DIMS_PER_LANE; i++) {
-                sum[i * HEAD_GROUPS + g] *= shrink;
-            }
-            top[g] = next;
-        }
-        // Lanes beyond the last key hold a copy of its score; their weights are not read.
-        weights[my_key * HEAD_GROUPS + my_group] = exp(score - top[my_group]);
-        workgroupBarrier();
-
-        for (var j = 0u; j < here; j++) {
-            let row = key_row[j];
-            for (var g = 0u; g < HEAD_GROUPS; g++) {
-                total[g] += weights[j * HEAD_GROUPS + g];
-            }
-            for (var i = 0u; i < DIMS_PER_LANE; i++) {
-                let c = ids.lane + i * WG;
-                if c < params.dim {
-                    let k = vec4<f32>(key_at(row, c));
-                    for (var g = 0u; g < HEAD_GROUPS; g++) {
-                        let w = weights[j * HEAD_GROUPS + g];
-                        sum[i * HEAD_GROUPS + g] = fma(k, w, sum[i * HEAD_GROUPS + g]);
-                    }
+    for (var t = 0u; t < VALUE_FOURS; t++) {
+        softmax_share(ids.lane, t, &s);
+        let c = value_four(ids.lane, t);
+        if writes_values(ids.lane) && c < params.value_fours {
+            for (var i = 0u; i < 4u; i += step.one) {
+                if mine[i] < params.heads {
+                    var v = softmax_sum(ids.lane, i);
+//#if PARTS
+//#else
+                    v /= s.total[i];
+//#endif
+                    let at = (to * params.heads + head[i]) * params.pitch;
+                    write_o(at + c * FOUR, params.dim - 4u * c, v);
                 }
             }
         }
     }
-
-    for (var i = 0u; i < DIMS_PER_LANE; i++) {
-        let c = ids.lane + i * WG;
-        if c < params.dim {
-            for (var g = 0u; g < HEAD_GROUPS; g++) {
-                let out = sum[i * HEAD_GROUPS + g] / total[g];
-                for (var h = 0u; h < 4u; h++) {
-                    let head = head0 + 4u * g + h;
-                    if head < params.heads {
-                        o[base + head * params.dim + c] = out[h];
-                    }
-                }
+//#if PARTS
+    if ids.lane < Q4 {
+        for (var i = 0u; i < 4u; i += step.one) {
+            if mine[i] < params.heads {
+                marks[2u * to * params.heads + head[i]] = s.top[i];
+                marks[(2u * to + 1u) * params.heads + head[i]] = s.total[i];
             }
         }
     }
+//#endif
 }

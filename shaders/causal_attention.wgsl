@@ -143,7 +143,7 @@ fn main(ids: Ids) {
         let tiles = (count + KEYS - 1u) / KEYS;
         let each = (tiles + params.splits - 1u) / params.splits * KEYS;
         let keys = Keys(slot * params.context, run * params.select_cols + 1u);
-        softmax_over(ids.lane, q_at, keys, see, part * each, min((part + 1u) * each, count), &s);
+        softmax_over(ids, q_at, keys, see, part * each, min((part + 1u) * each, count), &s);
         run = run_end;
     }
     softmax_end(ids.lane, &s);

@@ -1,23 +1,34 @@
-// I[s] = sum_h (scale * w_h) * relu(q_h . k_s). One workgroup a token row and block of KEYS entries,
-// a lane an entry. See src/ops/index_scores.rs.
+// I[s] = sum_h (scale * w_h) * relu(q_h . k_s). One workgroup a token row and block of WG * KEYS
+// entries, KEYS a lane. See src/ops/index_scores.rs.
 //
 // rows     [T] Row
 // q        [T, heads * dim] f32
 // weights  [T, heads] f32
 // keys     [slots * entries, dim] f32
 // out      [part, entries] f32, for token rows from `first` on
+//
+// With FOURS dim is a multiple of 4. pitch is dim in cells of lib/fours.wgsl. With SERIAL, where loads are
+// dear, as on software adapters, whose lanes load one after the other, a lane loads queries of few heads
+// and shows them to the others of its subgroup. Elsewhere all lanes load the same, which devices do once
+// for all.
 
-// Entries, and lanes, a workgroup.
-override KEYS: u32 = 64u;
-// Heads at a time, in fours: eight sums a lane for each key value read from workgroup memory.
-override HEAD_GROUPS: u32 = 2u;
-// Dims in workgroup memory at a time; with 64 keys, 8 KiB.
-override CHUNK: u32 = 32u;
+override WG: u32 = 64u;
+// Entries a lane.
+const KEYS = 2u;
+// Heads that a lane multiplies what it has loaded of its keys with.
+override HEADS: u32 = 16u;
+//#if SERIAL
+// Lanes of a subgroup, which divide HEADS.
+override LANES: u32 = 8u;
+const LOADS = HEADS / LANES;
+//#endif
 //#include step
+//#include fours
 
 struct Params {
     heads: u32,
     dim: u32,
+    pitch: u32,
     entries: u32,
     ratio: u32,
     first: u32,
@@ -26,92 +37,87 @@ struct Params {
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read> rows: array<Row>;
-@group(0) @binding(3) var<storage, read> q: array<f32>;
+@group(0) @binding(3) var<storage, read> q: array<Cell>;
 @group(0) @binding(4) var<storage, read> weights: array<f32>;
-@group(0) @binding(5) var<storage, read> keys: array<f32>;
+@group(0) @binding(5) var<storage, read> keys: array<Cell>;
 @group(0) @binding(6) var<storage, read_write> out: array<f32>;
+//#include read_four B=q
+//#include read_four B=keys
 
-// [KEYS][CHUNK + 1]: the odd pitch spreads a column over the memory banks.
-var<workgroup> key_tile: array<f32, KEYS * (CHUNK + 1u)>;
-// [CHUNK][HEAD_GROUPS], four heads each.
-var<workgroup> query_tile: array<vec4<f32>, CHUNK * HEAD_GROUPS>;
-
-// Column c of four heads from `head` on of a row of q, zero beyond the last head or column.
-fn query_at(at: u32, head: u32, c: u32) -> vec4<f32> {
-    var v = vec4<f32>();
-    if c < params.dim {
-        for (var i = 0u; i < 4u; i++) {
-            if head + i < params.heads {
-                v[i] = q[(at * params.heads + head + i) * params.dim + c];
-            }
-        }
-    }
-    return v;
+// In fours, so that long sums are as exact as sums of a quarter of their length.
+fn add_dot(sum: f32, a: vec4<f32>, b: vec4<f32>) -> f32 {
+    return sum + fma(a.w, b.w, fma(a.z, b.z, fma(a.y, b.y, a.x * b.x)));
 }
 
-// The scaled weights of four heads, zero beyond the last.
-fn weights_at(at: u32, head: u32) -> vec4<f32> {
-    var v = vec4<f32>();
-    for (var i = 0u; i < 4u; i++) {
-        if head + i < params.heads {
-            v[i] = params.scale * weights[at * params.heads + head + i];
-        }
-    }
-    return v;
+// A four of a head's query. Beyond the last head that is repeated, and counts for nothing.
+fn query4(at: u32, head: u32, c: u32) -> vec4<f32> {
+    let place = (at * params.heads + min(head, params.heads - 1u)) * params.pitch;
+    return read_q(place + c * FOUR, params.dim - 4u * c);
 }
 
-@compute @workgroup_size(KEYS)
+@compute @workgroup_size(WG)
 fn main(ids: Ids) {
-    let blocks = (params.entries + KEYS - 1u) / KEYS;
+    let blocks = (params.entries + WG * KEYS - 1u) / (WG * KEYS);
     let group = group_index(ids);
     let line = group / blocks;
     let at = params.first + line;
     if line >= params.part || at >= step.rows {
         return;
     }
-    let start = group % blocks * KEYS;
+    let start = group % blocks * WG * KEYS;
     let count = min((rows[at].position + 1u) / params.ratio, params.entries);
     if start >= count {
         return;
     }
-    let base = (rows[at].slot * params.entries + start) * params.dim;
-    let here = min(KEYS, count - start);
-
-    var total = 0.0;
-    for (var head = 0u; head < params.heads; head += 4u * HEAD_GROUPS) {
-        var dots: array<vec4<f32>, HEAD_GROUPS>;
-        for (var g = 0u; g < HEAD_GROUPS; g++) {
-            dots[g] = vec4<f32>();
+    // Beyond the last entry it is multiplied again, and dropped.
+    var key_at: array<u32, KEYS>;
+    var total: array<f32, KEYS>;
+    for (var k = 0u; k < KEYS; k++) {
+        let entry = min(start + k * WG + ids.lane, count - 1u);
+        key_at[k] = (rows[at].slot * params.entries + entry) * params.pitch;
+        total[k] = 0.0;
+    }
+    let fours = (params.dim + 3u) / 4u;
+    for (var head0 = 0u; head0 < params.heads; head0 += HEADS * step.one) {
+        var dots: array<f32, HEADS * KEYS>;
+        for (var i = 0u; i < HEADS * KEYS; i++) {
+            dots[i] = 0.0;
         }
-        for (var chunk = 0u; chunk < params.dim; chunk += CHUNK) {
-            workgroupBarrier();
-            for (var i = ids.lane; i < KEYS * CHUNK; i += KEYS) {
-                let key = i / CHUNK;
-                let c = chunk + i % CHUNK;
-                var v = 0.0;
-                if key < here && c < params.dim {
-                    v = keys[base + key * params.dim + c];
-                }
-                key_tile[key * (CHUNK + 1u) + i % CHUNK] = v;
+        for (var c = 0u; c < fours; c += step.one) {
+            let left = params.dim - 4u * c;
+            var k4: array<vec4<f32>, KEYS>;
+            for (var k = 0u; k < KEYS; k++) {
+                k4[k] = read_keys(key_at[k] + c * FOUR, left);
             }
-            for (var i = ids.lane; i < CHUNK * HEAD_GROUPS; i += KEYS) {
-                let g = i / CHUNK;
-                let c = i % CHUNK;
-                query_tile[c * HEAD_GROUPS + g] = query_at(at, head + 4u * g, chunk + c);
+//#if SERIAL
+            var mine: array<vec4<f32>, LOADS>;
+            for (var i = 0u; i < LOADS; i++) {
+                mine[i] = query4(at, head0 + i * LANES + ids.sublane, c);
             }
-            workgroupBarrier();
-            for (var c = 0u; c < CHUNK; c++) {
-                let k = vec4<f32>(key_tile[ids.lane * (CHUNK + 1u) + c]);
-                for (var g = 0u; g < HEAD_GROUPS; g++) {
-                    dots[g] = fma(k, query_tile[c * HEAD_GROUPS + g], dots[g]);
+            for (var h = 0u; h < HEADS; h++) {
+                let q4 = subgroupShuffle(mine[h / LANES], h % LANES);
+//#else
+            for (var h = 0u; h < HEADS; h++) {
+                let q4 = query4(at, head0 + h, c);
+//#endif
+                for (var k = 0u; k < KEYS; k++) {
+                    dots[h * KEYS + k] = add_dot(dots[h * KEYS + k], q4, k4[k]);
                 }
             }
         }
-        for (var g = 0u; g < HEAD_GROUPS; g++) {
-            total += dot(weights_at(at, head + 4u * g), max(dots[g], vec4<f32>()));
+        for (var h = 0u; h < HEADS; h++) {
+            if head0 + h < params.heads {
+                let w = params.scale * weights[at * params.heads + head0 + h];
+                for (var k = 0u; k < KEYS; k++) {
+                    total[k] = fma(w, max(dots[h * KEYS + k], 0.0), total[k]);
+                }
+            }
         }
     }
-    if ids.lane < here {
-        out[line * params.entries + start + ids.lane] = total;
+    for (var k = 0u; k < KEYS; k++) {
+        let entry = start + k * WG + ids.lane;
+        if entry < count {
+            out[line * params.entries + entry] = total[k];
+        }
     }
 }

@@ -5,9 +5,16 @@
 // scores  [part, entries] f32, of token rows from `first` on
 // picked  [T, 1 + k] u32: a count, indices, zeros
 
-// As wide as may be: a row may have 100,000 scores. Also the number of values of a digit, one a lane.
+// As wide as may be: a row may have 100,000 scores.
 override WG: u32 = 256u;
-const DIGIT_BITS = 8u;
+// Three digits a key. The first one, of the sign, the exponent and two bits more, parts scores that are
+// alike well enough that not all lanes count on the same place.
+const DIGIT_BITS = 11u;
+const DIGITS = 1u << DIGIT_BITS;
+// Digits a lane sums up.
+override EACH: u32 = DIGITS / WG;
+// Scores a lane waits for at a time.
+const AHEAD = 4u;
 //#include scan
 //#include order
 
@@ -24,7 +31,7 @@ struct Params {
 @group(0) @binding(4) var<storage, read_write> picked: array<u32>;
 
 // Keys that have each digit; integers, so that the order in which lanes add makes no difference.
-var<workgroup> histogram: array<atomic<u32>, WG>;
+var<workgroup> histogram: array<atomic<u32>, DIGITS>;
 // The digit that the k-th largest key has, and how many of that digit are still to be taken.
 var<workgroup> found: vec2<u32>;
 
@@ -56,26 +63,45 @@ fn main(ids: Ids) {
     var prefix = 0u;
     var wanted = params.k;
     for (var shift = 32u; shift > 0u; ) {
-        shift -= DIGIT_BITS;
+        let bits = min(shift, DIGIT_BITS);
+        shift -= bits;
         workgroupBarrier();
-        atomicStore(&histogram[ids.lane], 0u);
+        for (var i = ids.lane; i < DIGITS; i += WG * step.one) {
+            atomicStore(&histogram[i], 0u);
+        }
         workgroupBarrier();
-        for (var i = ids.lane; i < n; i += WG) {
-            let key = order_key(scores[base + i]) >> shift;
-            if (key >> DIGIT_BITS) == prefix {
-                atomicAdd(&histogram[key & 0xffu], 1u);
+        for (var i = ids.lane; i < n; i += AHEAD * WG) {
+            var ahead: array<f32, AHEAD>;
+            for (var j = 0u; j < AHEAD; j++) {
+                ahead[j] = scores[base + min(i + j * WG, n - 1u)];
+            }
+            for (var j = 0u; j < AHEAD; j++) {
+                let key = order_key(ahead[j]) >> shift;
+                if i + j * WG < n && (key >> bits) == prefix {
+                    atomicAdd(&histogram[key & ((1u << bits) - 1u)], 1u);
+                }
             }
         }
         workgroupBarrier();
-        // Lane 0 has the largest digit.
-        let digit = WG - 1u - ids.lane;
-        let with_digit = atomicLoad(&histogram[digit]);
-        let above = scan_before(ids, with_digit);
-        if above < wanted && wanted <= above + with_digit {
-            found = vec2<u32>(digit, wanted - above);
+        // Lane 0 has the largest digits.
+        var digit = DIGITS - EACH * ids.lane;
+        var with_digits = 0u;
+        for (var i = 0u; i < EACH; i += step.one) {
+            with_digits += atomicLoad(&histogram[digit - 1u - i]);
+        }
+        let above = scan_before(ids, with_digits);
+        if above < wanted && wanted <= above + with_digits {
+            var still = wanted - above;
+            digit--;
+            for (var here = atomicLoad(&histogram[digit]); here < still; ) {
+                still -= here;
+                digit--;
+                here = atomicLoad(&histogram[digit]);
+            }
+            found = vec2<u32>(digit, still);
         }
         let next = workgroupUniformLoad(&found);
-        prefix = (prefix << DIGIT_BITS) | next.x;
+        prefix = (prefix << bits) | next.x;
         wanted = next.y;
     }
 

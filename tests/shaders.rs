@@ -37,9 +37,6 @@ const INTEGERS: &[&str] = &[
     "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "MXFP4",
 ];
 const SUBGROUPS: &[&str] = &["", "SUBGROUPS"];
-/// Attention of few heads of 64, and of many of 512.
-const FEW_HEADS: Consts = &[("KEYS", 64), ("HEAD_GROUPS", 1), ("DIMS_PER_LANE", 1)];
-const MANY_HEADS: Consts = &[("KEYS", 32), ("HEAD_GROUPS", 2), ("DIMS_PER_LANE", 8)];
 /// Attention of one head of 64, of many rows of them, and of many heads of 512.
 const FLASH: &[Consts] = &[
     &[("QUERIES", 4), ("KEYS", 64), ("WG", 64), ("VALUE_LANES", 16), ("VALUE_FOURS", 1)],
@@ -64,9 +61,11 @@ const fn variants(
 /// All of them. Constants are those of small models and of the largest published ones.
 const VARIANTS: &[Variants] = &[
     variants("act_round", &[&["", "IN_PLACE", "IN_PLACE CLOSED"], &["", "ROTATE"]], &[&[]]),
-    variants("attention", &[&[""]], &[FEW_HEADS, MANY_HEADS]),
+    variants("attention", &[&["", "FOURS"], &["", "PARTS"]], FLASH),
+    variants("attention", &[&["", "FOURS"], &["", "PARTS"], &["SERIAL SUBGROUPS"]], FLASH),
     variants("attention_merge", &[], &[&[]]),
     variants("causal_attention", &[&["", "FOURS"], &["", "PARTS"]], FLASH),
+    variants("causal_attention", &[&["", "FOURS"], &["", "PARTS"], &["SERIAL SUBGROUPS"]], FLASH),
     variants("combine", &[&["", "SHARED"]], &[&[("SPAN", 256)]]),
     variants("compress", &[SUBGROUPS], &[&[("MOST", 512)], &[("MOST", 1024)]]),
     variants("copy_columns", &[], &[&[]]),
@@ -76,7 +75,12 @@ const VARIANTS: &[Variants] = &[
     variants("gelu", &[], &[&[]]),
     variants("head_rope", &[], &[&[("WG", 32)]]),
     variants("head_rope", &[&["NORM"], SUBGROUPS], &[&[]]),
-    variants("index_scores", &[], &[&[("KEYS", 64)]]),
+    variants("index_scores", &[&["", "FOURS"]], &[&[("HEADS", 1)], &[("HEADS", 16)]]),
+    variants(
+        "index_scores",
+        &[&["", "FOURS"], &["SERIAL SUBGROUPS"]],
+        &[&[("HEADS", 4), ("LANES", 4)], &[("HEADS", 16), ("LANES", 8)]],
+    ),
     variants("layer_norm", &[SUBGROUPS], &[&[]]),
     variants(
         "matmul_rows",

@@ -160,7 +160,7 @@ impl Build {
         });
         let ring = self.graph.state("ring", cap, dim);
         let (sinks, scale) = (self.weight("sinks", F32, 1, heads), (dim as f32).sqrt().recip());
-        let a = Attention { rows, q, ring, cap, compressed, sinks, heads, scale };
+        let a = Attention { rows, q, ring, cap, window, compressed, sinks, heads, scale };
         ops::attention(&mut self.graph, a);
         let keys = window + more.map_or(0, |m| if m.1.is_some() { 0 } else { m.0 });
         self.also(4 * keys * dim, 4 * keys * heads * dim);

@@ -11,6 +11,9 @@
 //   query4, key4, value4(place, c)    numbers 4 c to 4 c + 3 of one, zero beyond its last
 //   params.key_fours, .value_fours    fours of numbers in a key and in a value
 //   params.scale                      of the products
+//
+// With SERIAL, where loads are dear, as on software adapters, whose lanes load one after the other,
+// lanes of a subgroup that want the same numbers load a part each and show it to the others.
 
 // Queries a workgroup and keys a tile, multiples of 4; KEYS * QUERIES / 16 lanes or a multiple.
 override QUERIES: u32 = 4u;
@@ -19,10 +22,24 @@ override WG: u32 = 64u;
 // Lanes that share the dims of a value, WG * 4 / QUERIES or a part, and fours of dims of each.
 override VALUE_LANES: u32 = 16u;
 override VALUE_FOURS: u32 = 1u;
+//#if SERIAL
+// Lanes of a subgroup, which are consecutive.
+override LANES: u32 = 8u;
+//#endif
 const Q4 = QUERIES / 4u;
 const K4 = KEYS / 4u;
 const DIM_PARTS = WG / (Q4 * K4);
 const KEY_PARTS = WG / (Q4 * VALUE_LANES);
+//#if SERIAL
+// A subgroup is TEAMS teams of TEAM lanes. Those of a team have the same keys and parts of values; those
+// of the same place in their teams have the same queries.
+const TEAM = min(Q4, LANES);
+const TEAMS = LANES / TEAM;
+// Of four queries, of four keys and of all fours of values, how many a lane loads.
+const QUERY_LOADS = (3u + TEAMS) / TEAMS;
+const KEY_LOADS = (3u + TEAM) / TEAM;
+const VALUE_LOADS = (VALUE_FOURS - 1u + TEAM) / TEAM;
+//#endif
 // Below every score. WGSL has no infinity.
 const LOWEST = -3e38;
 //#include step
@@ -64,15 +81,20 @@ fn softmax_start(s: ptr<function, Softmax>) {
     }
 }
 
-// Goes through keys first .. end of a list that has `count` of them. All lanes must call.
+// Goes through keys first .. end of a list. All lanes must call.
 fn softmax_over(
-    lane: u32, queries: vec4<u32>, keys: Keys, see: Seen, first: u32, end: u32,
+    ids: Ids, queries: vec4<u32>, keys: Keys, see: Seen, first: u32, end: u32,
     s: ptr<function, Softmax>,
 ) {
+    let lane = ids.lane;
     let q4 = lane % Q4;
     let k4 = lane / Q4 % K4;
     let dim_part = lane / (Q4 * K4);
     let key_part = lane / (Q4 * VALUE_LANES);
+//#if SERIAL
+    let mate = ids.sublane % TEAM;
+    let team = ids.sublane / TEAM;
+//#endif
     for (var tile = first; tile < end; tile += KEYS) {
         let j = tile + 4u * k4;
         var place: array<u32, 4>;
@@ -82,12 +104,32 @@ fn softmax_over(
             score[k] = vec4<f32>();
         }
         for (var c = dim_part; c < params.key_fours; c += DIM_PARTS * step.one) {
+//#if SERIAL
+            // Query or key n of the four is in register n / TEAMS or n / TEAM of one of the lanes.
+            var my_q: array<vec4<f32>, QUERY_LOADS>;
+            for (var i = 0u; i < QUERY_LOADS; i++) {
+                my_q[i] = query4(queries[(i * TEAMS + team) % 4u], c);
+            }
+            var my_k: array<vec4<f32>, KEY_LOADS>;
+            for (var i = 0u; i < KEY_LOADS; i++) {
+                my_k[i] = key4(place[(i * TEAM + mate) % 4u], c);
+            }
+            var q: array<vec4<f32>, 4>;
+            for (var i = 0u; i < 4u; i++) {
+                q[i] = subgroupShuffle(my_q[i / TEAMS], i % TEAMS * TEAM + mate);
+            }
+            for (var k = 0u; k < 4u; k++) {
+                let key = subgroupShuffle(my_k[k / TEAM], team * TEAM + k % TEAM);
+                score[k] = add_products(score[k], q, key);
+            }
+//#else
             let q = array<vec4<f32>, 4>(
                 query4(queries.x, c), query4(queries.y, c), query4(queries.z, c), query4(queries.w, c),
             );
             for (var k = 0u; k < 4u; k++) {
                 score[k] = add_products(score[k], q, key4(place[k], c));
             }
+//#endif
         }
         if DIM_PARTS > 1u {
             for (var k = 0u; k < 4u; k++) {
@@ -142,8 +184,19 @@ fn softmax_over(
         for (var k = key_part; k < here; k += KEY_PARTS * step.one) {
             let w = weights[k * Q4 + q4];
             let at = places[k];
+//#if SERIAL
+            var my_v: array<vec4<f32>, VALUE_LOADS>;
+            for (var i = 0u; i < VALUE_LOADS; i++) {
+                let t = (i * TEAM + mate) % VALUE_FOURS;
+                my_v[i] = value4(at, min(value_four(lane, t), params.value_fours - 1u));
+            }
+//#endif
             for (var t = 0u; t < VALUE_FOURS; t++) {
+//#if SERIAL
+                let v = subgroupShuffle(my_v[t / TEAM], team * TEAM + t % TEAM);
+//#else
                 let v = value4(at, min(value_four(lane, t), params.value_fours - 1u));
+//#endif
                 for (var i = 0u; i < 4u; i++) {
                     (*s).sum[4u * t + i] = fma(vec4<f32>(w[i]), v, (*s).sum[4u * t + i]);
                 }

@@ -157,14 +157,16 @@ fn tests(args: &Args) -> Vec<(Test, usize)> {
 
 fn measure(args: &Args) -> Result<Report> {
     let tests = tests(args);
+    let longest = args.prompt.iter().copied().max().unwrap_or(1).max(1) as usize;
     // The context that the longest test needs; one place more for the token it ends with.
     let needed = tests.iter().map(|&(test, depth)| match test {
         Test::Prefill(n) | Test::Decode(n) => depth + n + 1,
     });
+    let timed = args.depth.iter().filter(|_| args.kernels).map(|&d| d as usize + longest + 1);
     let before = |depth| Before { depth, random: args.random_depth };
     let start = Instant::now();
     let model = common::open(args.model.as_ref())?;
-    let context = Some(needed.max().unwrap_or(1));
+    let context = Some(needed.chain(timed).max().unwrap_or(1));
     let mut engine = common::load(&model, &EngineOptions { context, ..args.device.options() })?;
     let load_seconds = start.elapsed().as_secs_f64();
     let progress = bar("measuring", "{msg} {pos}/{len}");
@@ -174,7 +176,6 @@ fn measure(args: &Args) -> Result<Report> {
     let repeats = args.repeats as usize;
     progress.set_message("warming up");
     let start = Instant::now();
-    let longest = args.prompt.iter().copied().max().unwrap_or(1).max(1) as usize;
     let longest = longest.min(engine.context);
     bench::speed(&mut engine, Test::Prefill(longest), Before::NOTHING, 1)?;
     let first_token_seconds = start.elapsed().as_secs_f64();

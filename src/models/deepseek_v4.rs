@@ -138,7 +138,8 @@ impl Builder<'_, '_, V4Config> {
             ops::act_round_in_place(&mut self.g, kv, r);
         }
         // Long enough that a whole chunk can be written before any of its rows looks back.
-        let cap = c.window.min(self.capacity.context) + chunk;
+        let window = c.window.min(self.capacity.context);
+        let cap = window + chunk;
         let ring = self.g.state(format!("{p}.window"), slots * cap, c.head_dim);
         ops::ring_write(&mut self.g, self.rows, kv, ring, cap, None);
 
@@ -160,7 +161,7 @@ impl Builder<'_, '_, V4Config> {
         };
         let sinks = self.vector(&format!("{p}.attn_sink"), c.heads)?;
         let (rows, heads, scale) = (self.rows, c.heads, (c.head_dim as f32).sqrt().recip());
-        let attention = Attention { rows, q, ring, cap, compressed, sinks, heads, scale };
+        let attention = Attention { rows, q, ring, cap, window, compressed, sinks, heads, scale };
         let o = ops::attention(&mut self.g, attention);
         // The values were rotated with the keys; this takes the query's own rotation out again.
         ops::head_rope(&mut self.g, HeadRope::new(o, rope, c.heads).inverse());

@@ -12,6 +12,7 @@
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
+use super::flash::{Parts, Tiles, fours};
 use super::row::Row;
 use crate::gpu::{Kernel, Limits, grid};
 use crate::graph::reference::Host;
@@ -42,6 +43,8 @@ pub struct Attention {
     pub ring: TensorId,
     /// Ring places a sequence.
     pub cap: usize,
+    /// Ring places that a row of text sees at most. Rows of pictures may see more.
+    pub window: usize,
     /// More keys, if there are any.
     pub compressed: Option<Compressed>,
     /// `[1, H]`.
@@ -58,14 +61,21 @@ pub fn attention(g: &mut Graph, a: Attention) -> TensorId {
     let (rows, cols) = (g.tensor(a.q).rows, g.tensor(a.q).cols);
     assert_eq!(cols, a.heads * g.tensor(a.ring).cols, "attention: query columns");
     assert_eq!(g.tensor(a.sinks).cols, a.heads, "attention: sinks");
+    let beside = a.compressed.map_or(0, |c| c.select.map_or(c.entries, |s| g.tensor(s).cols - 1));
+    let parts = Parts::new(g, a.window + beside, KEYS_A_PART, a.heads, cols / a.heads);
     let out = g.scratch("attention", Elem::F32, rows, cols);
-    g.push("attention", Node { a, out });
+    g.push("attention", Node { a, parts, out });
     out
 }
+
+/// Keys that are worth a workgroup of their own: few, since they are wide and few heads wide ones are
+/// done at a time.
+const KEYS_A_PART: usize = 64;
 
 #[derive(Debug)]
 struct Node {
     a: Attention,
+    parts: Option<Parts>,
     out: TensorId,
 }
 
@@ -74,6 +84,10 @@ struct Node {
 struct Params {
     heads: u32,
     dim: u32,
+    pitch: u32,
+    key_fours: u32,
+    value_fours: u32,
+    splits: u32,
     cap: u32,
     entries: u32,
     ratio: u32,
@@ -81,11 +95,6 @@ struct Params {
     scale: f32,
     pad: u32,
 }
-
-/// Groups of four heads that a workgroup works on at most, reading each key once for all.
-const MOST_HEAD_GROUPS: usize = 2;
-/// Invocations a workgroup: the shader's `KEYS * HEAD_GROUPS`, a key and four heads each.
-const WG: usize = 64;
 
 impl Op for Node {
     fn name(&self) -> &'static str {
@@ -100,6 +109,7 @@ impl Op for Node {
             uses.push(c.cache.read());
             uses.extend(c.select.map(TensorId::read));
         }
+        uses.extend(self.parts.iter().flat_map(|p| [p.sums, p.marks]).map(TensorId::temporary));
         uses
     }
 
@@ -130,7 +140,10 @@ impl Op for Node {
             }
             let q = &q[t * a.heads * d..(t + 1) * a.heads * d];
             for ((q, out), &sink) in q.chunks_exact(d).zip(out.chunks_exact_mut(d)).zip(sinks) {
-                let dot = |k: &[f32]| q.iter().zip(k).map(|(q, k)| q * k).sum::<f32>();
+                // In f64: what this sum is off by, e^s is off by times itself.
+                let dot = |k: &[f32]| {
+                    q.iter().zip(k).map(|(&q, &k)| f64::from(q) * f64::from(k)).sum::<f64>() as f32
+                };
                 let scores: Vec<f32> = keys.iter().map(|k| a.scale * dot(k)).collect();
                 let top = scores.iter().copied().fold(sink, f32::max);
                 let mut total = (sink - top).exp();
@@ -147,14 +160,20 @@ impl Op for Node {
         Row::all(&rows).par_iter().zip(outs).enumerate().for_each(of_row);
     }
 
-    fn kernels(&self, graph: &Graph, _: &Limits) -> Vec<Kernel> {
+    fn kernels(&self, graph: &Graph, limits: &Limits) -> Vec<Kernel> {
         let a = &self.a;
         let dim = graph.tensor(a.ring).cols;
         let select = a.compressed.and_then(|c| c.select);
         let (entries, ratio) = a.compressed.map_or((0, 1), |c| (c.entries, c.ratio));
+        let whole = fours(&[dim]);
+        let splits = self.parts.map_or(1, |p| p.splits);
         let params = Params {
             heads: a.heads as u32,
             dim: dim as u32,
+            pitch: (if whole { dim / 4 } else { dim }) as u32,
+            key_fours: dim.div_ceil(4) as u32,
+            value_fours: dim.div_ceil(4) as u32,
+            splits: splits as u32,
             cap: a.cap as u32,
             entries: entries as u32,
             ratio: ratio as u32,
@@ -162,19 +181,26 @@ impl Op for Node {
             scale: a.scale,
             pad: 0,
         };
-        let groups = a.heads.div_ceil(4).min(MOST_HEAD_GROUPS);
-        let blocks = a.heads.div_ceil(4 * groups);
         // What a layer lacks is bound to something it has, and not read.
-        let cache = a.compressed.map_or(a.ring, |c| c.cache);
-        let bound = [a.rows, a.q, a.ring, a.sinks].map(TensorId::read);
-        let rest = [self.out.write(), cache.read(), select.unwrap_or(a.rows).read()];
-        let bound = bound.into_iter().chain(rest);
-        vec![
-            Kernel::new("attention", params, bound, move |s| grid(s.rows * blocks))
-                .constant("KEYS", (WG / groups) as u32)
-                .constant("HEAD_GROUPS", groups as u32)
-                .constant("DIMS_PER_LANE", dim.div_ceil(WG) as u32),
-        ]
+        let mut bindings = vec![
+            a.rows.read(),
+            a.q.read(),
+            a.ring.read(),
+            a.sinks.read(),
+            a.compressed.map_or(a.ring, |c| c.cache).read(),
+            select.unwrap_or(a.rows).read(),
+        ];
+        match self.parts {
+            Some(p) => bindings.extend([p.sums, p.marks].map(TensorId::write)),
+            None => bindings.push(self.out.write()),
+        }
+        let tiles = Tiles::new(a.heads, dim);
+        let groups = a.heads.div_ceil(tiles.queries) * splits;
+        let kernel = Kernel::new("attention", params, bindings, move |s| grid(s.rows * groups))
+            .flag_if(whole, "FOURS")
+            .flag_if(self.parts.is_some(), "PARTS");
+        let merge = self.parts.map(|p| p.merge(graph, self.out));
+        [tiles.tell(kernel, limits)].into_iter().chain(merge).collect()
     }
 
     /// Queries, outputs and selected entries; how much of the rings and caches is read depends on

@@ -59,11 +59,14 @@ pub fn causal_attention(g: &mut Graph, a: CausalAttention) -> TensorId {
         None => assert!(a.value_dim <= keys / a.groups, "causal_attention: value columns"),
     }
     let most = a.select.map_or(a.context, |s| g.tensor(s).cols - 1);
-    let parts = Parts::new(g, most, a.heads, a.value_dim);
+    let parts = Parts::new(g, most, KEYS_A_PART, a.heads, a.value_dim);
     let out = g.scratch("attention", Elem::F32, rows, a.heads * a.value_dim);
     g.push("attention", Node { a, parts, out });
     out
 }
+
+/// Keys that are worth a workgroup of their own.
+const KEYS_A_PART: usize = 256;
 
 #[derive(Debug)]
 struct Node {
@@ -159,7 +162,7 @@ impl Op for Node {
         Row::all(&rows).par_iter().zip(outs).enumerate().for_each(of_row);
     }
 
-    fn kernels(&self, graph: &Graph, _: &Limits) -> Vec<Kernel> {
+    fn kernels(&self, graph: &Graph, limits: &Limits) -> Vec<Kernel> {
         let a = &self.a;
         let key_pitch = graph.tensor(a.keys).cols;
         let (value_pitch, value_step) = self.value_layout(graph);
@@ -211,7 +214,7 @@ impl Op for Node {
             .flag_if(whole, "FOURS")
             .flag_if(self.parts.is_some(), "PARTS");
         let merge = self.parts.map(|p| p.merge(graph, self.out));
-        [tiles.constants(kernel)].into_iter().chain(merge).collect()
+        [tiles.tell(kernel, limits)].into_iter().chain(merge).collect()
     }
 
     /// Queries, outputs and what is selected; how much else is read depends on the rows' positions,

@@ -5,7 +5,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::FEW_ROWS;
-use crate::gpu::{Kernel, grid};
+use crate::gpu::{Kernel, Limits, grid};
 use crate::graph::{Elem, Extent, Graph, TensorId};
 
 /// How the lanes of a workgroup stand to its queries, keys and values.
@@ -33,8 +33,8 @@ impl Tiles {
         Self { queries, keys, lanes, value_lanes, value_fours }
     }
 
-    /// Tells a kernel.
-    pub fn constants(&self, kernel: Kernel) -> Kernel {
+    /// Tells a kernel, and of a software adapter how many lanes may show each other what they load.
+    pub fn tell(&self, kernel: Kernel, limits: &Limits) -> Kernel {
         let consts = [
             ("QUERIES", self.queries),
             ("KEYS", self.keys),
@@ -42,12 +42,20 @@ impl Tiles {
             ("VALUE_LANES", self.value_lanes),
             ("VALUE_FOURS", self.value_fours),
         ];
-        consts.into_iter().fold(kernel, |k, (name, value)| k.constant(name, value as u32))
+        let kernel =
+            consts.into_iter().fold(kernel, |k, (name, value)| k.constant(name, value as u32));
+        // Lanes that do other dims of the products have nothing to show each other.
+        match limits.serial_lanes {
+            lanes if lanes > 0 && lanes as usize <= self.queries * self.keys / 16 => {
+                kernel.flag("SERIAL").flag("SUBGROUPS").constant("LANES", lanes)
+            }
+            _ => kernel,
+        }
     }
 }
 
-/// Keys that are worth a workgroup of their own.
-const KEYS_A_PART: usize = 256;
+/// Keys below which parting them is not worth another dispatch.
+const FEW_KEYS: usize = 512;
 /// Parts of all rows of a step together at most: enough to keep a large GPU busy.
 const MOST_PARTS: usize = 32;
 
@@ -74,11 +82,17 @@ struct MergeParams {
 
 impl Parts {
     /// For steps of few rows (others have enough to do at the same time anyway) with up to `keys`
-    /// keys; `None` if these are too few to part.
-    pub fn new(g: &mut Graph, keys: usize, heads: usize, value_dim: usize) -> Option<Self> {
+    /// keys, in parts of no fewer than `keys_a_part`; `None` if they are too few to part.
+    pub fn new(
+        g: &mut Graph,
+        keys: usize,
+        keys_a_part: usize,
+        heads: usize,
+        value_dim: usize,
+    ) -> Option<Self> {
         let rows = g.max.rows;
-        let splits = (keys / KEYS_A_PART).min(MOST_PARTS / rows.max(1));
-        if rows > FEW_ROWS || splits < 2 {
+        let splits = (keys / keys_a_part).min(MOST_PARTS / rows.max(1));
+        if rows > FEW_ROWS || keys < FEW_KEYS {
             return None;
         }
         let sums = g.scratch("parts", Elem::F32, Extent::rows(splits), heads * value_dim);

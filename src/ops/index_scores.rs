@@ -5,6 +5,7 @@
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
+use super::flash::fours;
 use super::row::{Part, Row};
 use crate::gpu::{Kernel, Limits, grid};
 use crate::graph::reference::Host;
@@ -55,15 +56,15 @@ struct Node {
 struct Params {
     heads: u32,
     dim: u32,
+    pitch: u32,
     entries: u32,
     ratio: u32,
     part: [u32; 2],
     scale: f32,
-    pad: u32,
 }
 
-/// Entries a workgroup: the shader's `KEYS`.
-const KEYS: usize = 64;
+/// Entries a workgroup: the shader's `WG * KEYS`.
+const BLOCK: usize = 128;
 
 impl Op for Node {
     fn name(&self) -> &'static str {
@@ -97,24 +98,31 @@ impl Op for Node {
         Row::all(&rows)[part.clone()].par_iter().zip(outs).enumerate().for_each(of_row);
     }
 
-    fn kernels(&self, graph: &Graph, _: &Limits) -> Vec<Kernel> {
+    fn kernels(&self, graph: &Graph, limits: &Limits) -> Vec<Kernel> {
         let i = &self.i;
+        let dim = graph.tensor(i.keys).cols;
+        let whole = fours(&[dim]);
         let params = Params {
             heads: graph.tensor(i.weights).cols as u32,
-            dim: graph.tensor(i.keys).cols as u32,
+            dim: dim as u32,
+            pitch: (if whole { dim / 4 } else { dim }) as u32,
             entries: i.entries as u32,
             ratio: i.ratio as u32,
             part: self.part.params(),
             scale: i.scale,
-            pad: 0,
         };
-        let (part, blocks) = (self.part, i.entries.div_ceil(KEYS));
-        vec![
-            Kernel::new("index_scores", params, self.uses(), move |s| {
-                grid(part.rows(s).len() * blocks)
-            })
-            .constant("KEYS", KEYS as u32),
-        ]
+        let (part, blocks) = (self.part, i.entries.div_ceil(BLOCK));
+        let serial = limits.serial_lanes as usize;
+        let heads = graph.tensor(i.weights).cols.next_power_of_two().clamp(serial, serial.max(16));
+        let kernel = Kernel::new("index_scores", params, self.uses(), move |s| {
+            grid(part.rows(s).len() * blocks)
+        });
+        let kernel = kernel.flag_if(whole, "FOURS").constant("HEADS", heads as u32);
+        let kernel = match limits.serial_lanes {
+            0 => kernel,
+            lanes => kernel.flag("SERIAL").flag("SUBGROUPS").constant("LANES", lanes),
+        };
+        vec![kernel]
     }
 
     /// The queries and weights; how many keys are read depends on the rows' positions.

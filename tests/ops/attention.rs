@@ -134,6 +134,9 @@ fn compress() {
     }
 }
 
+/// Positions that leave more than 512 keys.
+const MANY_KEYS: usize = 2100;
+
 /// What a case attends to beside the window.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Beside {
@@ -146,7 +149,9 @@ fn attention_case(seed: u64, d: usize, heads: usize, window: usize, reach: usize
     let Some(gpu) = gpu() else { return };
     let mut random = Random::new(seed);
     let slots = random.int(1..4);
-    let mut of = sequences(&mut random, slots, 5, reach + 5);
+    // Of few rows, many keys are gone through in parts.
+    let most_rows = if reach > MANY_KEYS { 2 } else { 5 };
+    let mut of = sequences(&mut random, slots, most_rows, reach + 5);
     // The last position there may be, so that the longest key list occurs.
     of[0].1 = reach;
     let rows_n = total(&of);
@@ -162,7 +167,7 @@ fn attention_case(seed: u64, d: usize, heads: usize, window: usize, reach: usize
     case.set(sinks, scaled(&mut random, heads, random_sink(seed)));
     let compressed = (beside != Beside::Nothing).then(|| {
         let cache = case.graph.state("cache", slots * entries, d);
-        let k = random.int(1..70);
+        let k = if reach > MANY_KEYS { 600 } else { random.int(1..70) };
         let select = (beside == Beside::Selected).then(|| {
             let id = case.graph.input("select", Elem::U32, Extent::ROWS, 1 + k);
             let mut words = vec![];
@@ -186,6 +191,7 @@ fn attention_case(seed: u64, d: usize, heads: usize, window: usize, reach: usize
         q,
         ring: case.graph.state("ring", slots * cap, d),
         cap,
+        window,
         compressed,
         sinks,
         heads,
@@ -220,11 +226,24 @@ fn attention_over_a_window_and_entries() {
     }
 }
 
+/// The rows of earlier positions have no keys in the last parts.
+#[test]
+fn attention_in_parts() {
+    let mut random = Random::new(18);
+    for seed in 0..6 {
+        let beside = if seed % 2 == 0 { Beside::AllEntries } else { Beside::Selected };
+        let (d, heads) = (random.pick(&[24, 64, 7]), random.pick(&[1, 5, 20]));
+        let (window, reach) = (random.int(1..150), random.int(MANY_KEYS + 1..3000));
+        attention_case(seed, d, heads, window, reach, beside);
+    }
+}
+
 #[test]
 fn attention_at_full_size() {
     attention_case(20, 512, 13, 128, 200, Beside::Selected);
-    // Thousands of keys.
-    attention_case(21, 64, 8, 128, 3000, Beside::AllEntries);
+    attention_case(21, 512, 13, 128, 3000, Beside::Selected);
+    // Thousands of keys of many rows.
+    attention_case(22, 64, 8, 3000, MANY_KEYS, Beside::AllEntries);
 }
 
 #[test]
