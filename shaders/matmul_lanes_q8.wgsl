@@ -1,8 +1,8 @@
 // Matrix product for many rows of activations in 8 bits, where loads are dear, as on software
 // adapters, whose lanes load one after the other. An invocation makes one output of ROWS rows, LANES at
-// a time; each lane of a subgroup loads and decodes one row of x and shows it to the others. Products of codes are
-// added up as floats, of which such adapters multiply more at a time than of integers; the sums are
-// the same, being integers below 2^24. Flags and formula: lib/matmul.wgsl.
+// a time; each lane of a subgroup loads and decodes one row of x and shows it to the others. Products of
+// codes are added up as floats, of which such adapters multiply more at a time than of integers; the
+// sums are the same, being integers below 2^24. Flags and formula: lib/matmul.wgsl.
 // Grid: (output blocks, row blocks, groups).
 
 override WG: u32 = 64u;

@@ -13,6 +13,8 @@
 //! bytes of `w`; `matmul_tiles` is bound by `2 * rows * N * K` operations. Both decode weights of
 //! any format in registers. Each has a twin (`_q8`) that multiplies integers, for `x` in 8 bits from
 //! [`quantize_activations`](super::quantize_activations) and weights whose formats allow it.
+//! Software adapters, where loads are what costs, have `matmul_lanes` in place of both, and
+//! `matmul_lanes_q8` in place of the second's twin.
 
 use std::ops::{Range, RangeInclusive};
 

@@ -1,9 +1,10 @@
 //! Activations in 8 bits, for products with weights in block formats: 32 columns share a scale.
 //!
 //! `s` is `max(|x|) / 127` and a code `round(x / s)`, so that the largest number stays: a few are so
-//! large that the least error in them is more than all others. With the codes go `s` and, for formats whose numbers have a shift, `s` times the sums of the
-//! first 16 codes and of the last. llama.cpp rounds in the same way. The
-//! steps are exact or rounded correctly: on any device the same bits come out.
+//! large that the least error in them is more than all others. With the codes go `s` and, for formats
+//! whose numbers have a shift, `s` times the sums of the first 16 codes and of the last. llama.cpp
+//! rounds in the same way. The steps are exact or rounded correctly: on any device the same bits come
+//! out.
 //!
 //! A group is [`WORDS`] words: 8 of codes, `s`, the two sums, and a spare one.
 
