@@ -365,7 +365,7 @@ impl Lanes {
         if self.shader == "matmul_lanes_q8" {
             return kernel.constant("ROWS", block as u32);
         }
-        let rows = most.next_power_of_two().min(self.width);
+        let rows = most.next_power_of_two().min(self.width).min(LANES_ROWS);
         let consts = [("ROWS", rows), ("BLOCK", block.max(rows)), ("OUTS", outs)];
         let kernel = consts.iter().fold(kernel, |k, &(name, value)| k.constant(name, value as u32));
         kernel.flag_if(self.wide, "WIDE")
@@ -380,6 +380,8 @@ const ROWS_MAX: usize = 4;
 const LANES_BLOCK: usize = 64;
 /// Invocations of a workgroup of `matmul_lanes`.
 const LANES_WG: usize = 16;
+/// Rows it goes through at once at most: code for more is no faster, and takes longer to compile.
+const LANES_ROWS: usize = 4;
 /// Outputs that each of these makes of one weight.
 const LANES_OUTS: usize = 2;
 /// Tile of `matmul_tiles` for dense products: 4 x 4 an invocation.
