@@ -6,17 +6,18 @@
 // tile of slots. Grid: (output blocks, row blocks, groups).
 
 override WG: u32 = 16u;
-// Lanes of a subgroup.
-override LANES: u32 = 8u;
-// Rows of x at a time: a power of two, LANES at most.
-override ROWS: u32 = 8u;
+// Rows of x at a time are PARTS times PART. Of a part, all sums fit in registers.
+override PARTS: u32 = 2u;
+override PART: u32 = 4u;
+const ROWS: u32 = PARTS * PART;
+// Lanes of a subgroup over ROWS.
+override AHEAD: u32 = 1u;
 // Rows a workgroup serves.
 override BLOCK: u32 = 8u;
 // Outputs of an invocation.
 override OUTS: u32 = 2u;
 //#include matmul
-//#include matmul_f32
-//#include weight_numbers W=w
+//#include x_numbers
 
 //#if EXPERTS
 //#if FEW
@@ -45,20 +46,6 @@ override OUTS: u32 = 2u;
 //#include weight_numbers W=w3
 //#endif
 //#endif
-
-// Elements 32 * g and on of the row of x at `begin`; zeros beyond its end.
-fn x_numbers(begin: u32, g: u32) -> Numbers {
-    let o = 4u * g;
-    return numbers_of(
-        x_oct(begin, o), x_oct(begin, o + 1u), x_oct(begin, o + 2u), x_oct(begin, o + 3u),
-    );
-}
-
-fn x_oct(begin: u32, o: u32) -> Oct {
-    let there = load_x(begin, min(o, params.oct - 1u) * 8u);
-    let zero = vec4<f32>();
-    return Oct(select(zero, there.lo, o < params.oct), select(zero, there.hi, o < params.oct));
-}
 
 @compute @workgroup_size(WG)
 fn main(ids_in: Ids) {
@@ -98,62 +85,96 @@ fn main(ids_in: Ids) {
 //#each J OUTS
     let at_$J = (weight_row + min(n0 + $Ju * WG, outputs - 1u)) * params.pitch;
 //#end
-    let ahead = LANES / ROWS;
     for (var b = 0u; b < min(rows, BLOCK); b += ROWS) {
         let begin = x_row(row0 + min(b + ids_in.sublane % ROWS, rows - 1u)) * params.x_cols + x_at;
-//#each R ROWS
+//#each P PARTS
+//#each R PART
 //#each J OUTS
-        var acc_$J_$R = 0.0;
+        var acc_$J_$P_$R = 0.0;
 //#end
 //#if GATED
-        var acc3_$R = 0.0;
+        var acc3_$P_$R = 0.0;
 //#endif
 //#end
-        for (var g0 = 0u; g0 * 4u < params.oct; g0 += ahead) {
-            let mine = x_numbers(begin, g0 + ids_in.sublane / ROWS);
-            for (var i = 0u; i < ahead && (g0 + i) * 4u < params.oct; i += step.one) {
+//#end
+        let last = (params.oct - 1u) / 4u;
+        for (var g0 = 0u; g0 <= last; g0 += AHEAD) {
+            let mine = x_load(begin, min(g0 + ids_in.sublane / ROWS, last));
+            for (var i = 0u; i < AHEAD; i++) {
                 let g = g0 + i;
-//#each J OUTS
-                let v_$J = w_scaled_numbers(at_$J, g);
-//#end
-//#if GATED
-                let v3 = w3_scaled_numbers(at_0, g);
-//#endif
-//#each R ROWS
-                {
-//#each J OUTS
-                    var sum_$J = vec4<f32>();
-//#end
-//#if GATED
-                    var sum3 = vec4<f32>();
-//#endif
-//#each Q 8
-                    let x_$Q = subgroupShuffle(mine.v[$Q], i * ROWS + $Ru);
-//#each J OUTS
-                    sum_$J += v_$J.v[$Q] * x_$Q;
-//#end
-//#if GATED
-                    sum3 += v3.v[$Q] * x_$Q;
-//#endif
-//#end
-//#each J OUTS
-                    acc_$J_$R += dot(sum_$J, vec4(1.0));
-//#end
-//#if GATED
-                    acc3_$R += dot(sum3, vec4(1.0));
-//#endif
+                if g > last {
+                    break;
                 }
+//#each J OUTS
+                let w_$J = w_load(at_$J, g);
+//#end
+//#if GATED
+                let w3_0 = w3_load(at_0, g);
+//#endif
+//#each J OUTS
+                let v_$J = w_numbers(w_$J.raw);
+//#end
+//#if GATED
+                let v3_0 = w3_numbers(w3_0.raw);
+//#endif
+//#each P PARTS
+//#each R PART
+                let sums_$P_$R = subgroupShuffle(mine.sums, i * ROWS + $Pu * PART + $Ru);
+//#each J OUTS
+                acc_$J_$P_$R += w_shifts(w_$J, sums_$P_$R);
+                var sum_$J_$P_$R = 0.0;
+//#end
+//#if GATED
+                acc3_$P_$R += w3_shifts(w3_0, sums_$P_$R);
+                var sum3_$P_$R = 0.0;
+//#endif
+//#end
+//#each Q 8
+//#each C 4
+//#each R PART
+                let x_$Q_$C_$P_$R = subgroupShuffle(mine.v.v[$Q][$C], i * ROWS + $Pu * PART + $Ru);
+//#each J OUTS
+                sum_$J_$P_$R += v_$J.v[$Q][$C] * x_$Q_$C_$P_$R;
+//#end
+//#if GATED
+                sum3_$P_$R += v3_0.v[$Q][$C] * x_$Q_$C_$P_$R;
+//#endif
+//#end
+//#end
+                // The first half ends.
+                if $Q == 3 && w_halves {
+//#each R PART
+//#each J OUTS
+                    acc_$J_$P_$R += w_$J.first.scale * sum_$J_$P_$R;
+                    sum_$J_$P_$R = 0.0;
+//#end
+//#if GATED
+                    acc3_$P_$R += w3_0.first.scale * sum3_$P_$R;
+                    sum3_$P_$R = 0.0;
+//#endif
+//#end
+                }
+//#end
+//#each R PART
+//#each J OUTS
+                acc_$J_$P_$R += w_$J.last.scale * sum_$J_$P_$R;
+//#end
+//#if GATED
+                acc3_$P_$R += w3_0.last.scale * sum3_$P_$R;
+//#endif
+//#end
 //#end
             }
         }
-//#each R ROWS
-        if b + $Ru < rows {
-            let row = y_row(row0 + b + $Ru);
+//#each P PARTS
+//#each R PART
+        if b + $Pu * PART + $Ru < rows {
+            let row = y_row(row0 + b + $Pu * PART + $Ru);
 //#each J OUTS
             if n0 + $Ju * WG < outputs {
-                var sum = acc_$J_$R;
+                var sum = acc_$J_$P_$R;
 //#if GATED
-                sum = gated(sum, acc3_$R, weights[row]);
+                sum = gated(sum, acc3_$P_$R, weights[row]);
 //#endif
                 let col = y_at + n0 + $Ju * WG;
 //#if BIAS
@@ -167,6 +188,7 @@ fn main(ids_in: Ids) {
             }
 //#end
         }
+//#end
 //#end
     }
 }

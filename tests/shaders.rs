@@ -46,7 +46,7 @@ const FLASH: &[Consts] = &[
 /// The tile of large products.
 const LARGE_TILE: Consts = &[("BM", 64), ("BN", 64), ("TM", 8), ("TN", 8)];
 /// More rows repeat the same lines more often.
-const LANES_FOR_TWO_ROWS: Consts = &[("LANES", 8), ("ROWS", 2), ("BLOCK", 16)];
+const LANES_FOR_TWO_ROWS: Consts = &[("PARTS", 1), ("PART", 2), ("AHEAD", 4), ("BLOCK", 16)];
 /// From one stream to the most that there may be.
 const STREAMS: &[Consts] = &[&[("N", 1)], &[("N", 4)], &[("N", 8)]];
 
@@ -111,16 +111,6 @@ const VARIANTS: &[Variants] = &[
         &[&[("BM", 16), ("BN", 64)]],
     ),
     variants(
-        "matmul_lanes_q8",
-        &[INTEGERS, &["SUBGROUPS"], &["", "BIAS"], &["", "RESIDUAL"]],
-        &[&[("LANES", 4), ("ROWS", 4)], &[("LANES", 16), ("ROWS", 16)]],
-    ),
-    variants(
-        "matmul_lanes_q8",
-        &[INTEGERS, &["SUBGROUPS"], &["EXPERTS"], &["", "GATED"]],
-        &[&[("LANES", 8), ("ROWS", 16)]],
-    ),
-    variants(
         "matmul_lanes",
         &[
             FORMAT,
@@ -133,6 +123,16 @@ const VARIANTS: &[Variants] = &[
     variants(
         "matmul_lanes",
         &[FORMAT, &["SUBGROUPS EXPERTS"], &["", "X8", "X8 WIDE"], &["", "GATED"], &["", "FEW"]],
+        &[LANES_FOR_TWO_ROWS],
+    ),
+    variants(
+        "matmul_lanes",
+        &[
+            INTEGERS,
+            &["SUBGROUPS EIGHT_BITS"],
+            &["", "BYTES", "WIDE"],
+            &["", "BIAS", "EXPERTS", "EXPERTS GATED", "EXPERTS GATED FEW"],
+        ],
         &[LANES_FOR_TWO_ROWS],
     ),
     variants("matmul_transposed", &[FORMAT], &[&[("ROWS", 1)], &[("ROWS", 8)]]),

@@ -1,10 +1,11 @@
 // x in f32 for the matmul kernels.
 //#if X8
 //#if WIDE
-@group(0) @binding(2) var<storage, read> x: array<vec4<u64>>;
+@group(0) @binding(2) var<storage, read> x: array<vec2<u64>>;
 //#else
-@group(0) @binding(2) var<storage, read> x: array<Oct>;
+@group(0) @binding(2) var<storage, read> x: array<vec4<u32>>;
 //#endif
+//#include quads W=x
 //#else
 @group(0) @binding(2) var<storage, read> x: array<f32>;
 //#endif
@@ -14,16 +15,8 @@
 // zeros beyond its end.
 fn load_x(base: u32, at: u32) -> Oct {
 //#if X8
-//#if WIDE
-    let v = x[(base + at) / 8u];
-    let high = v >> vec4(32u);
-    return Oct(
-        bitcast<vec4<f32>>(vec4(u32(v.x), u32(high.x), u32(v.y), u32(high.y))),
-        bitcast<vec4<f32>>(vec4(u32(v.z), u32(high.z), u32(v.w), u32(high.w))),
-    );
-//#else
-    return x[(base + at) / 8u];
-//#endif
+    let i = (base + at) / 4u;
+    return Oct(bitcast<vec4<f32>>(x_quad(i)), bitcast<vec4<f32>>(x_quad(i + 1u)));
 //#else
     var v: array<f32, 8>;
     for (var i = 0u; i < 8u; i++) {

@@ -1,5 +1,7 @@
 // Formats that are read by the Oct. Beyond the row's end its last one comes again.
-fn $W_numbers(at: u32, g: u32) -> Numbers {
+alias $W_Raw = Numbers;
+
+fn $W_raw(at: u32, g: u32) -> $W_Raw {
     let last = params.oct - 1u;
     let o = 4u * g;
     return numbers_of(
@@ -8,4 +10,8 @@ fn $W_numbers(at: u32, g: u32) -> Numbers {
         $W_codes(at, min(o + 2u, last)),
         $W_codes(at, min(o + 3u, last)),
     );
+}
+
+fn $W_numbers(raw: $W_Raw) -> Numbers {
+    return raw;
 }

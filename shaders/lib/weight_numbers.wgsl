@@ -1,19 +1,43 @@
-// Weight matrix $W, decoded 32 elements at a time; beside what lib/weight.wgsl has, each file of
-// `numbers` has, for the format it is called after:
-//   $W_numbers  the codes of 32 elements, the group `g` of the row at `at`, as numbers before scaling
+// Weight matrix $W, 32 elements at a time; beside what lib/weight.wgsl has, each file of `numbers` has,
+// for the format it is called after:
+//   $W_Raw      32 elements as they lie in memory
+//   $W_raw      those of the group `g` of the row at `at`
+//   $W_numbers  their codes as numbers before scaling
+// They are loaded apart from being decoded: a compiler keeps everything that is in use over a load's
+// branches in memory, so all loads should come first.
 //#include weight W=$W
 //#include numbers
 //#include numbers/? W=$W
 
+// Whether the 16 elements at either end of 32 have a Scale each.
+const $W_halves: bool = $W_group == 2u;
+
+struct $W_Loaded {
+    raw: $W_Raw,
+    first: Scale,
+    last: Scale,
+}
+
 // Elements 32 * g and on of the row at `at`.
-fn $W_scaled_numbers(at: u32, g: u32) -> Numbers {
-    let codes = $W_numbers(at, g);
-    if $W_group == 1u {
-        return codes;
+fn $W_load(at: u32, g: u32) -> $W_Loaded {
+    let raw = $W_raw(at, g);
+    if $W_halves {
+        return $W_Loaded(raw, $W_scale(at, 2u * g), $W_scale(at, 2u * g + 1u));
     }
-    if $W_group == 2u {
-        return scaled(codes, $W_scale(at, 2u * g), $W_scale(at, 2u * g + 1u));
+    var s = Scale(1.0, 0.0);
+    if $W_group != 1u {
+        s = $W_scale(at, g * 4u / $W_group);
     }
-    let s = $W_scale(at, g * 4u / $W_group);
-    return scaled(codes, s, s);
+    return $W_Loaded(raw, s, s);
+}
+
+// What the shifts add to a product, given the sums of x over either half.
+fn $W_shifts(w: $W_Loaded, sums: vec2<f32>) -> f32 {
+    if !$W_shifted {
+        return 0.0;
+    }
+    if $W_halves {
+        return w.first.shift * sums.x + w.last.shift * sums.y;
+    }
+    return w.first.shift * (sums.x + sums.y);
 }

@@ -13,8 +13,7 @@
 //! bytes of `w`; `matmul_tiles` is bound by `2 * rows * N * K` operations. Both decode weights of
 //! any format in registers. Each has a twin (`_q8`) that multiplies integers, for `x` in 8 bits from
 //! [`quantize_activations`](super::quantize_activations) and weights whose formats allow it.
-//! Software adapters, where loads are what costs, have `matmul_lanes` in place of both, and
-//! `matmul_lanes_q8` in place of the second's twin.
+//! Software adapters, where loads are what costs, have `matmul_lanes` in place of all four.
 
 use std::ops::{Range, RangeInclusive};
 
@@ -317,58 +316,71 @@ fn numbers(host: &Host<'_>, x: TensorId, w: TensorId) -> Vec<f32> {
 }
 
 /// The kernels that multiply activations of one kind.
-struct Kind {
-    /// For few rows, and the outputs a team of it makes; `lanes` may serve these too.
-    rows: Option<(&'static str, usize)>,
-    tiles: &'static str,
-    /// What is better than `tiles` on this device.
-    lanes: Option<Lanes>,
+#[derive(Clone, Copy)]
+enum Kind {
+    /// One kernel for few rows, in which a team makes `outs` outputs at once, and one for many.
+    Tiled { rows: &'static str, outs: usize, tiles: &'static str },
+    /// `matmul_lanes` for any number of rows.
+    Lanes(Lanes),
 }
 
-/// A kernel that has use for the lanes of a subgroup.
+/// What `matmul_lanes` is made for.
 #[derive(Clone, Copy)]
 struct Lanes {
-    shader: &'static str,
-    /// How many there are.
+    /// Lanes of a subgroup.
     width: usize,
     /// Whether it loads 64 bits at once.
     wide: bool,
-    /// Outputs a workgroup makes, per bank.
-    outputs: usize,
+    /// Outputs an invocation makes, of one bank or of two together.
+    outs: usize,
+    /// The order of codes, of activations in 8 bits.
+    codes: Option<CodeOrder>,
 }
 
 impl Kind {
-    /// Those for `x` on this device. This is where it is decided which kernels an adapter gets.
-    fn of(x: &Tensor, limits: &Limits) -> Self {
+    /// Those for `x` and `w` on this device. This is where it is decided which kernels an adapter gets.
+    fn of(x: &Tensor, w: &Tensor, limits: &Limits, banks: usize) -> Self {
         let width = limits.serial_lanes as usize;
-        let lanes = |shader, outputs, wide| {
-            let lanes = Lanes { shader, width, wide, outputs };
-            (1..=LANES_WG).contains(&width).then_some(lanes)
-        };
-        if !in_eight_bits(x) {
-            let lanes = lanes("matmul_lanes", LANES_WG, limits.wide_loads);
-            let rows = lanes.is_none().then_some(("matmul_rows", 4));
-            return Self { rows, tiles: "matmul_tiles", lanes };
+        let eight_bits = in_eight_bits(x);
+        if (1..=LANES_WG).contains(&width) {
+            let codes = CodeOrder::of(w.elem).filter(|_| eight_bits);
+            return Self::Lanes(Lanes {
+                width,
+                wide: limits.wide_loads,
+                outs: LANES_OUTS / banks,
+                codes,
+            });
         }
-        let lanes = lanes("matmul_lanes_q8", LANES_BLOCK, false);
-        // Where loads are dear, more outputs share those of x; elsewhere, registers are scarce.
-        let outs = if lanes.is_some() { 8 } else { 4 };
-        Self { rows: Some(("matmul_rows_q8", outs)), tiles: "matmul_tiles_q8", lanes }
+        if eight_bits {
+            return Self::Tiled { rows: "matmul_rows_q8", outs: 4, tiles: "matmul_tiles_q8" };
+        }
+        Self::Tiled { rows: "matmul_rows", outs: 4, tiles: "matmul_tiles" }
     }
 }
 
 impl Lanes {
-    /// `kernel` for steps of at most `most` rows, `block` of them a workgroup, with `outs` outputs an
-    /// invocation.
-    fn set(self, kernel: Kernel, most: usize, block: usize, outs: usize) -> Kernel {
-        let kernel = kernel.flag("SUBGROUPS").constant("LANES", self.width as u32);
-        if self.shader == "matmul_lanes_q8" {
-            return kernel.constant("ROWS", block as u32);
-        }
-        let rows = most.next_power_of_two().min(self.width).min(LANES_ROWS);
-        let consts = [("ROWS", rows), ("BLOCK", block.max(rows)), ("OUTS", outs)];
+    /// Outputs a workgroup makes.
+    fn outputs(self) -> usize {
+        LANES_WG * self.outs
+    }
+
+    /// `kernel` for steps of at most `most` rows, `block` of them a workgroup.
+    fn set(self, kernel: Kernel, most: usize, block: usize) -> Kernel {
+        let rows = most.next_power_of_two().min(self.width);
+        let part = rows.min(LANES_PART);
+        let consts = [
+            ("PART", part),
+            ("PARTS", rows / part),
+            ("AHEAD", self.width / rows),
+            ("BLOCK", block.max(rows)),
+            ("OUTS", self.outs),
+        ];
         let kernel = consts.iter().fold(kernel, |k, &(name, value)| k.constant(name, value as u32));
-        kernel.flag_if(self.wide, "WIDE")
+        kernel
+            .flag("SUBGROUPS")
+            .flag_if(self.wide, "WIDE")
+            .flag_if(self.codes.is_some(), "EIGHT_BITS")
+            .flag_if(self.codes == Some(CodeOrder::Bytes), "BYTES")
     }
 }
 
@@ -376,13 +388,11 @@ impl Lanes {
 const TEAMS: usize = 8;
 /// Rows of x a workgroup of `matmul_rows` serves at most.
 const ROWS_MAX: usize = 4;
-/// Outputs a workgroup of `matmul_lanes_q8` makes, one an invocation.
-const LANES_BLOCK: usize = 64;
 /// Invocations of a workgroup of `matmul_lanes`.
 const LANES_WG: usize = 16;
-/// Rows it goes through at once at most: code for more is no faster, and takes longer to compile.
-const LANES_ROWS: usize = 4;
-/// Outputs that each of these makes of one weight.
+/// Rows whose sums it has in registers at a time.
+const LANES_PART: usize = 4;
+/// Outputs that each of these makes.
 const LANES_OUTS: usize = 2;
 /// Tile of `matmul_tiles` for dense products: 4 x 4 an invocation.
 const TILE: usize = 32;
@@ -463,7 +473,7 @@ impl Op for Matmul {
         let unit = if eight_bits { EIGHT_BIT_GROUP } else { 1 };
         let x_slice = Slice { step: s.x.step / unit, at: s.x.at / unit };
         let large = most > TILE && s.outputs.min(w.cols) >= LARGE_SIDE;
-        let kind = Kind::of(x, limits);
+        let kind = Kind::of(x, w, limits, 1);
         let mut kernels = vec![];
         for (part, range) in limits.parts(graph, self.w).into_iter().enumerate() {
             let held = s.held(self.groups, s.outputs, &range);
@@ -497,26 +507,26 @@ impl Op for Matmul {
                 kernel.bindings[1].part = part;
                 kernel
             };
-            if most <= FEW_ROWS
-                && let Some((shader, outs)) = kind.rows
-            {
+            let (shader, outs, tiles) = match kind {
+                Kind::Tiled { rows, outs, tiles } => (rows, outs, tiles),
+                Kind::Lanes(lanes) => {
+                    let grid = [lanes.outputs(), lanes.width];
+                    let kernel = kernel("matmul_lanes", grid, 1..=most);
+                    kernels.push(lanes.set(kernel, most, lanes.width));
+                    continue;
+                }
+            };
+            if most <= FEW_ROWS {
                 let at_once = most.next_power_of_two().min(ROWS_MAX);
                 let kernel = kernel(shader, [TEAMS * outs, at_once], 1..=most);
                 let kernel = kernel.constant("OUTS", outs as u32);
                 kernels.push(kernel.constant("ROWS", at_once as u32));
                 continue;
             }
-            if let Some(lanes) = kind.lanes {
-                let outs = if eight_bits { 1 } else { LANES_OUTS };
-                let block = lanes.width;
-                let kernel = kernel(lanes.shader, [lanes.outputs * outs, block], 1..=most);
-                kernels.push(lanes.set(kernel, most, block, outs));
-                continue;
-            }
             let small = if large { TILE } else { most };
-            kernels.push(kernel(kind.tiles, [TILE; 2], 1..=small));
+            kernels.push(kernel(tiles, [TILE; 2], 1..=small));
             if large {
-                let kernel = kernel(kind.tiles, [LARGE_TILE; 2], TILE + 1..=most);
+                let kernel = kernel(tiles, [LARGE_TILE; 2], TILE + 1..=most);
                 let consts = [("BM", LARGE_TILE), ("BN", LARGE_TILE), ("TM", 8), ("TN", 8)];
                 let with = |k: Kernel, (name, value)| k.constant(name, value as u32);
                 kernels.push(consts.into_iter().fold(kernel, with));
@@ -590,9 +600,7 @@ impl Op for Expert {
         let Chosen { ids, weights, pages, tiles } = self.chosen;
         let experts = graph.tensor(pages).cols;
         let per_row = self.k;
-        let kind = Kind::of(x, limits);
-        // Of two banks at once, an invocation of `matmul_lanes` makes one output each.
-        let outs = if in_eight_bits(x) || self.gate.is_some() { 1 } else { LANES_OUTS };
+        let kind = Kind::of(x, w, limits, 1 + usize::from(self.gate.is_some()));
         let kernels = limits.parts(graph, self.w).into_iter().enumerate().map(|(part, range)| {
             let params = Params {
                 n: n as u32,
@@ -605,17 +613,19 @@ impl Op for Expert {
             let mut uses = vec![self.x.read(), self.w.read(), self.y.write(), pages.read()];
             let kernel = if let Some((sorted, tiles)) = tiles {
                 uses.extend([sorted.read(), tiles.read()]);
-                let shader = kind.lanes.map_or(kind.tiles, |l| l.shader);
-                let outputs = kind.lanes.map_or(EXPERT_TILE_OUTPUTS, |l| l.outputs * outs);
+                let (shader, outputs) = match kind {
+                    Kind::Tiled { tiles, .. } => (tiles, EXPERT_TILE_OUTPUTS),
+                    Kind::Lanes(lanes) => ("matmul_lanes", lanes.outputs()),
+                };
                 let kernel = Kernel::new(shader, params, uses, move |s| {
                     // No more tiles than slots, nor than full ones and one more an expert.
                     let slots = per_row * s.rows;
                     let most = slots.min(experts + slots / EXPERT_TILE);
                     [n.div_ceil(outputs) as u32, most as u32, 1]
                 });
-                match kind.lanes {
-                    Some(lanes) => lanes.set(kernel, EXPERT_TILE, EXPERT_TILE, outs),
-                    None => kernel
+                match kind {
+                    Kind::Lanes(lanes) => lanes.set(kernel, EXPERT_TILE, EXPERT_TILE),
+                    Kind::Tiled { .. } => kernel
                         .constant("BM", EXPERT_TILE as u32)
                         .constant("BN", EXPERT_TILE_OUTPUTS as u32),
                 }
@@ -624,17 +634,16 @@ impl Op for Expert {
                 let slots = move |outputs: usize| {
                     move |s: StepSize| [n.div_ceil(outputs) as u32, (per_row * s.rows) as u32, 1]
                 };
-                match (kind.rows, kind.lanes) {
-                    (Some((shader, outs)), _) => {
-                        let kernel = Kernel::new(shader, params, uses, slots(TEAMS * outs));
+                match kind {
+                    Kind::Tiled { rows, outs, .. } => {
+                        let kernel = Kernel::new(rows, params, uses, slots(TEAMS * outs));
                         kernel.constant("OUTS", outs as u32)
                     }
-                    (None, Some(lanes)) => {
-                        let grid = slots(lanes.outputs * outs);
-                        let kernel = Kernel::new(lanes.shader, params, uses, grid).flag("FEW");
-                        lanes.set(kernel, 1, 1, outs)
+                    Kind::Lanes(lanes) => {
+                        let grid = slots(lanes.outputs());
+                        let kernel = Kernel::new("matmul_lanes", params, uses, grid).flag("FEW");
+                        lanes.set(kernel, 1, 1)
                     }
-                    (None, None) => unreachable!("every kind has a kernel for few rows"),
                 }
             };
             let mut kernel = kernel

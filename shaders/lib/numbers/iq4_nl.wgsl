@@ -1,1 +1,1 @@
-//#include numbers_iq4 W=$W
+//#include numbers_table W=$W MEANING=iq4

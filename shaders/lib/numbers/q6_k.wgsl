@@ -1,12 +1,19 @@
 // Q6_K: 4 bits and 2.
-fn $W_numbers(at: u32, g: u32) -> Numbers {
-    let raw = $W_quad(at + g);
+struct $W_Raw {
+    low: vec4<u32>,
+    high: vec2<u32>,
+}
+
+fn $W_raw(at: u32, g: u32) -> $W_Raw {
     let first = $W_u32(at, params.plane1, 2u * g);
-    let last = $W_u32(at, params.plane1, 2u * g + 1u);
+    return $W_Raw($W_quad(at + g), vec2(first, $W_u32(at, params.plane1, 2u * g + 1u)));
+}
+
+fn $W_numbers(raw: $W_Raw) -> Numbers {
     return numbers_of(
-        integers(joined(bits4(raw.x), bits2(first), 4u)),
-        integers(joined(bits4(raw.y), bits2(first >> 16u), 4u)),
-        integers(joined(bits4(raw.z), bits2(last), 4u)),
-        integers(joined(bits4(raw.w), bits2(last >> 16u), 4u)),
+        integers(joined(bits4(raw.low.x), bits2(raw.high.x), 4u)),
+        integers(joined(bits4(raw.low.y), bits2(raw.high.x >> 16u), 4u)),
+        integers(joined(bits4(raw.low.z), bits2(raw.high.y), 4u)),
+        integers(joined(bits4(raw.low.w), bits2(raw.high.y >> 16u), 4u)),
     );
 }

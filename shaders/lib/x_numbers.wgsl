@@ -1,0 +1,64 @@
+// x for matmul_lanes, 32 elements at a time. With flag EIGHT_BITS from
+// src/ops/quantize_activations.rs: of Params, `x_cols`, `x_step` and `x_at` count groups of 32.
+//#if EIGHT_BITS
+//#if WIDE
+@group(0) @binding(2) var<storage, read> x: array<vec2<u64>>;
+//#else
+@group(0) @binding(2) var<storage, read> x: array<vec4<u32>>;
+//#endif
+//#include quads W=x
+//#include weight_numbers W=w
+//#else
+//#include matmul_f32
+//#include weight_numbers W=w
+//#endif
+
+struct Xs {
+    v: Numbers,
+    // Of the first 16 and of the last.
+    sums: vec2<f32>,
+}
+
+//#if EIGHT_BITS
+// Group `g` of the row of x at `begin`.
+fn x_load(begin: u32, g: u32) -> Xs {
+    let i = 3u * (begin + g);
+    let a = x_quad(i);
+    let b = x_quad(i + 1u);
+    let rest = bitcast<vec4<f32>>(x_quad(i + 2u));
+    var v = signed_numbers(a, b);
+//#if BYTES
+//#else
+    // Of each Oct, the even elements are in `a` and the odd ones in `b`.
+    v = numbers_of(
+        in_turns(v.v[0], v.v[4]), in_turns(v.v[1], v.v[5]), in_turns(v.v[2], v.v[6]), in_turns(v.v[3], v.v[7]),
+    );
+//#endif
+    let s = rest.x;
+    let scaled = Numbers(array(
+        v.v[0] * s, v.v[1] * s, v.v[2] * s, v.v[3] * s, v.v[4] * s, v.v[5] * s, v.v[6] * s, v.v[7] * s,
+    ));
+    return Xs(scaled, rest.yz);
+}
+
+fn in_turns(even: vec4<f32>, odd: vec4<f32>) -> Oct {
+    return Oct(vec4(even.x, odd.x, even.y, odd.y), vec4(even.z, odd.z, even.w, odd.w));
+}
+//#else
+// Elements 32 * g and on of the row of x at `begin`; zeros beyond its end.
+fn x_load(begin: u32, g: u32) -> Xs {
+    let o = 4u * g;
+    let v = numbers_of(
+        x_oct(begin, o), x_oct(begin, o + 1u), x_oct(begin, o + 2u), x_oct(begin, o + 3u),
+    );
+    let first = v.v[0] + v.v[1] + v.v[2] + v.v[3];
+    let last = v.v[4] + v.v[5] + v.v[6] + v.v[7];
+    return Xs(v, vec2(dot(first, vec4(1.0)), dot(last, vec4(1.0))));
+}
+
+fn x_oct(begin: u32, o: u32) -> Oct {
+    let there = load_x(begin, min(o, params.oct - 1u) * 8u);
+    let zero = vec4<f32>();
+    return Oct(select(zero, there.lo, o < params.oct), select(zero, there.hi, o < params.oct));
+}
+//#endif
