@@ -10,7 +10,7 @@ override WG: u32 = 16u;
 override PARTS: u32 = 2u;
 override PART: u32 = 4u;
 const ROWS: u32 = PARTS * PART;
-// Lanes of a subgroup over ROWS.
+// Lanes of a subgroup over ROWS; with less, some load in vain.
 override AHEAD: u32 = 1u;
 // Rows a workgroup serves.
 override BLOCK: u32 = 8u;
@@ -99,7 +99,7 @@ fn main(ids_in: Ids) {
 //#end
         let last = (params.oct - 1u) / 4u;
         for (var g0 = 0u; g0 <= last; g0 += AHEAD) {
-            let mine = x_load(begin, min(g0 + ids_in.sublane / ROWS, last));
+            let mine = x_load(begin, min(g0 + ids_in.sublane / ROWS % AHEAD, last));
             for (var i = 0u; i < AHEAD; i++) {
                 let g = g0 + i;
                 if g > last {

@@ -333,23 +333,23 @@ struct Lanes {
     wide: bool,
     /// Outputs an invocation makes, of one bank or of two together.
     outs: usize,
+    /// Whether it is for a weight that is soon multiplied: less code, which is sooner compiled.
+    small: bool,
     /// The order of codes, of activations in 8 bits.
     codes: Option<CodeOrder>,
 }
 
 impl Kind {
-    /// Those for `x` and `w` on this device. This is where it is decided which kernels an adapter gets.
-    fn of(x: &Tensor, w: &Tensor, limits: &Limits, banks: usize) -> Self {
+    /// Those for `x` and `outputs` rows of `w` on this device. This is where it is decided which kernels
+    /// an adapter gets.
+    fn of(x: &Tensor, w: &Tensor, outputs: usize, banks: usize, limits: &Limits) -> Self {
         let width = limits.serial_lanes as usize;
         let eight_bits = in_eight_bits(x);
         if (1..=LANES_WG).contains(&width) {
             let codes = CodeOrder::of(w.elem).filter(|_| eight_bits);
-            return Self::Lanes(Lanes {
-                width,
-                wide: limits.wide_loads,
-                outs: LANES_OUTS / banks,
-                codes,
-            });
+            let small = outputs.min(w.cols) < LARGE_SIDE;
+            let outs = if small { 1 } else { LANES_OUTS / banks };
+            return Self::Lanes(Lanes { width, wide: limits.wide_loads, outs, small, codes });
         }
         if eight_bits {
             return Self::Tiled { rows: "matmul_rows_q8", outs: 4, tiles: "matmul_tiles_q8" };
@@ -367,11 +367,13 @@ impl Lanes {
     /// `kernel` for steps of at most `most` rows, `block` of them a workgroup.
     fn set(self, kernel: Kernel, most: usize, block: usize) -> Kernel {
         let rows = most.next_power_of_two().min(self.width);
+        let rows = if self.small { rows.min(LANES_PART) } else { rows };
         let part = rows.min(LANES_PART);
+        let ahead = if self.small { 1 } else { self.width / rows };
         let consts = [
             ("PART", part),
             ("PARTS", rows / part),
-            ("AHEAD", self.width / rows),
+            ("AHEAD", ahead),
             ("BLOCK", block.max(rows)),
             ("OUTS", self.outs),
         ];
@@ -399,8 +401,8 @@ const TILE: usize = 32;
 /// The same for steps of more rows than [`TILE`], where there is enough to multiply: 8 x 8 an
 /// invocation, which multiplies twice as much for each number it reads from workgroup memory.
 const LARGE_TILE: usize = 64;
-/// Outputs and inner length from which the large tile is used. Less is soon done, and compiling
-/// another kernel would take longer.
+/// Outputs and inner length from which the large tile is used, and more code of `matmul_lanes`. Less is
+/// soon done, and compiling would take longer.
 const LARGE_SIDE: usize = 256;
 /// Outputs a tile of experts spans: with 16 rows, again 64 invocations of 4 x 4.
 const EXPERT_TILE_OUTPUTS: usize = 64;
@@ -473,7 +475,7 @@ impl Op for Matmul {
         let unit = if eight_bits { EIGHT_BIT_GROUP } else { 1 };
         let x_slice = Slice { step: s.x.step / unit, at: s.x.at / unit };
         let large = most > TILE && s.outputs.min(w.cols) >= LARGE_SIDE;
-        let kind = Kind::of(x, w, limits, 1);
+        let kind = Kind::of(x, w, s.outputs, 1, limits);
         let mut kernels = vec![];
         for (part, range) in limits.parts(graph, self.w).into_iter().enumerate() {
             let held = s.held(self.groups, s.outputs, &range);
@@ -600,7 +602,7 @@ impl Op for Expert {
         let Chosen { ids, weights, pages, tiles } = self.chosen;
         let experts = graph.tensor(pages).cols;
         let per_row = self.k;
-        let kind = Kind::of(x, w, limits, 1 + usize::from(self.gate.is_some()));
+        let kind = Kind::of(x, w, n, 1 + usize::from(self.gate.is_some()), limits);
         let kernels = limits.parts(graph, self.w).into_iter().enumerate().map(|(part, range)| {
             let params = Params {
                 n: n as u32,
