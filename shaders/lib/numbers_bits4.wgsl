@@ -1,4 +1,7 @@
 // Formats of 4 bits.
+const $W_middle: f32 = 8.0;
+const $W_minimum: bool = $MINIMUM;
+
 alias $W_Raw = vec4<u32>;
 
 fn $W_raw(at: u32, g: u32) -> $W_Raw {
@@ -6,7 +9,6 @@ fn $W_raw(at: u32, g: u32) -> $W_Raw {
 }
 
 fn $W_numbers(raw: $W_Raw) -> Numbers {
-    return numbers_of(
-        integers(bits4(raw.x)), integers(bits4(raw.y)), integers(bits4(raw.z)), integers(bits4(raw.w)),
-    );
+    let codes = raw ^ vec4(0x88888888u);
+    return numbers_of(signed4(codes.x), signed4(codes.y), signed4(codes.z), signed4(codes.w));
 }

@@ -1,4 +1,7 @@
 // Formats of 8 bits.
+const $W_middle: f32 = 0.0;
+const $W_minimum: bool = false;
+
 struct $W_Raw {
     first: vec4<u32>,
     last: vec4<u32>,

@@ -1,4 +1,7 @@
 // Formats that are read by the Oct. Beyond the row's end its last one comes again.
+const $W_middle: f32 = 0.0;
+const $W_minimum: bool = $W_shifted;
+
 alias $W_Raw = Numbers;
 
 fn $W_raw(at: u32, g: u32) -> $W_Raw {

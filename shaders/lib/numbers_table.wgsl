@@ -1,4 +1,7 @@
 // Formats of 4 bits that $MEANING makes numbers.
+const $W_middle: f32 = 0.0;
+const $W_minimum: bool = false;
+
 alias $W_Raw = vec4<u32>;
 
 fn $W_raw(at: u32, g: u32) -> $W_Raw {

@@ -2,7 +2,9 @@
 // for the format it is called after:
 //   $W_Raw      32 elements as they lie in memory
 //   $W_raw      those of the group `g` of the row at `at`
-//   $W_numbers  their codes as numbers before scaling
+//   $W_numbers  their codes, less $W_middle, before scaling: sums of products with codes of one sign
+//               would be large, and what shifts they leave would cancel them
+//   $W_minimum  whether a shift is left
 // They are loaded apart from being decoded: a compiler keeps everything that is in use over a load's
 // branches in memory, so all loads should come first.
 //#include weight W=$W
@@ -22,18 +24,22 @@ struct $W_Loaded {
 fn $W_load(at: u32, g: u32) -> $W_Loaded {
     let raw = $W_raw(at, g);
     if $W_halves {
-        return $W_Loaded(raw, $W_scale(at, 2u * g), $W_scale(at, 2u * g + 1u));
+        return $W_Loaded(raw, $W_centred($W_scale(at, 2u * g)), $W_centred($W_scale(at, 2u * g + 1u)));
     }
     var s = Scale(1.0, 0.0);
     if $W_group != 1u {
-        s = $W_scale(at, g * 4u / $W_group);
+        s = $W_centred($W_scale(at, g * 4u / $W_group));
     }
     return $W_Loaded(raw, s, s);
 }
 
+fn $W_centred(s: Scale) -> Scale {
+    return Scale(s.scale, s.shift + $W_middle * s.scale);
+}
+
 // What the shifts add to a product, given the sums of x over either half.
 fn $W_shifts(w: $W_Loaded, sums: vec2<f32>) -> f32 {
-    if !$W_shifted {
+    if !$W_minimum {
         return 0.0;
     }
     if $W_halves {

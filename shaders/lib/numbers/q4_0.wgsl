@@ -1,1 +1,1 @@
-//#include numbers_bits4 W=$W
+//#include numbers_bits4 W=$W MINIMUM=false

@@ -1,1 +1,1 @@
-//#include numbers_bits5 W=$W
+//#include numbers_bits5 W=$W MINIMUM=false

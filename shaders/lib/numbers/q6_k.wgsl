@@ -1,4 +1,7 @@
 // Q6_K: 4 bits and 2.
+const $W_middle: f32 = 32.0;
+const $W_minimum: bool = false;
+
 struct $W_Raw {
     low: vec4<u32>,
     high: vec2<u32>,
@@ -11,9 +14,9 @@ fn $W_raw(at: u32, g: u32) -> $W_Raw {
 
 fn $W_numbers(raw: $W_Raw) -> Numbers {
     return numbers_of(
-        integers(joined(bits4(raw.low.x), bits2(raw.high.x), 4u)),
-        integers(joined(bits4(raw.low.y), bits2(raw.high.x >> 16u), 4u)),
-        integers(joined(bits4(raw.low.z), bits2(raw.high.y), 4u)),
-        integers(joined(bits4(raw.low.w), bits2(raw.high.y >> 16u), 4u)),
+        about(32.0, joined(bits4(raw.low.x), bits2(raw.high.x), 4u)),
+        about(32.0, joined(bits4(raw.low.y), bits2(raw.high.x >> 16u), 4u)),
+        about(32.0, joined(bits4(raw.low.z), bits2(raw.high.y), 4u)),
+        about(32.0, joined(bits4(raw.low.w), bits2(raw.high.y >> 16u), 4u)),
     );
 }
