@@ -143,6 +143,7 @@ const VARIANTS: &[Variants] = &[
     variants("quantize_activations", &[&["", "BYTES"]], &[&[]]),
     variants("ring_write", &[&["", "ADD"]], &[&[]]),
     variants("rms_norm", &[&["", "IN_PLACE"], SUBGROUPS], &[&[]]),
+    variants("rms_norm", &[&["EIGHT_BITS"], &["", "BYTES"], &["", "KEEP"], SUBGROUPS], &[&[]]),
     variants(
         "route",
         &[&["", "SIGMOID", "SOFTMAX"], &["", "GROUPS", "GROUPS TOP_TWO"], &["", "NORMALISE"]],
@@ -150,6 +151,7 @@ const VARIANTS: &[Variants] = &[
     ),
     variants("sample", &[SUBGROUPS], &[&[]]),
     variants("swiglu", &[&["", "PACKED"]], &[&[]]),
+    variants("swiglu", &[&["PACKED EIGHT_BITS"], &["", "BYTES"], &["", "KEEP"]], &[&[]]),
     variants("topk", &[], &[&[]]),
     variants("unfold", &[], &[&[]]),
     variants("vit_attention", &[], &[&[("CHUNKS", 1)], &[("CHUNKS", 2)], &[("CHUNKS", 4)]]),

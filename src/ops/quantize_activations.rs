@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use crate::formats::BlockFormat;
 use crate::gpu::{Kernel, Limits, grid};
 use crate::graph::reference::Host;
-use crate::graph::{Access, Cost, Elem, Graph, Op, StepSize, Tensor, TensorId, Use};
+use crate::graph::{Access, Cost, EightBits, Elem, Graph, Op, StepSize, Tensor, TensorId, Use};
 
 /// Columns that share a scale.
 pub const EIGHT_BIT_GROUP: usize = 32;
@@ -56,11 +56,6 @@ impl CodeOrder {
         }
     }
 
-    /// Whether a node of this label made it.
-    fn made(self, label: &str) -> bool {
-        label.rsplit('.').next() == Some(self.part())
-    }
-
     /// Where column `i` of a group has its code, in bytes.
     fn place(self, i: usize) -> usize {
         match self {
@@ -71,30 +66,31 @@ impl CodeOrder {
 }
 
 /// `x` `[n, cols]` in 8 bits, as a U32 tensor that [`super::matmul_with`] takes in place of `x`. If
-/// the graph has it already and `x` has not changed since, that is used again.
+/// the graph has it already and `x` has not changed since, that is used again. If the op that makes `x`
+/// can write it, that does so: one dispatch less.
 pub fn quantize_activations(g: &mut Graph, x: TensorId, order: CodeOrder) -> TensorId {
     let (rows, cols) = (g.tensor(x).rows, g.tensor(x).cols);
     assert_eq!(cols % EIGHT_BIT_GROUP, 0, "columns of `{}`", g.tensor(x).name);
-    if let Some(y) = made(g, x, order) {
-        return y;
+    let maker = g.nodes().iter().rposition(|n| makes(&*n.op, x));
+    // What has been made of `x` since it was written.
+    let since = &g.nodes()[maker.unwrap_or(0)..];
+    let made = since.iter().filter_map(|n| n.op.eight_bits());
+    if let Some(e) = made.rev().find(|e| e.of == x && e.order == order) {
+        return e.to;
     }
     let y = g.scratch(order.part(), Elem::U32, rows, cols / EIGHT_BIT_GROUP * WORDS);
-    g.push(order.part(), QuantizeActivations { x, y, order });
+    let eight_bits = EightBits { of: x, to: y, order };
+    let fused = maker.and_then(|n| Some((n, g.nodes()[n].op.with_eight_bits(eight_bits)?)));
+    match fused {
+        Some((node, op)) => g.replace(node, op),
+        None => g.push(order.part(), QuantizeActivations(eight_bits)),
+    }
     y
 }
 
-/// What an earlier node made of `x` as it is now.
-fn made(g: &Graph, x: TensorId, order: CodeOrder) -> Option<TensorId> {
-    for node in g.nodes().iter().rev() {
-        let uses = node.op.uses();
-        if uses.iter().any(|u| u.tensor == x && u.access != Access::Read) {
-            return None;
-        }
-        if node.op.name() == NAME && uses[0].tensor == x && order.made(&node.label) {
-            return Some(uses[1].tensor);
-        }
-    }
-    None
+/// Whether `op` changes `x`.
+fn makes(op: &dyn Op, x: TensorId) -> bool {
+    op.uses().iter().any(|u| u.tensor == x && u.access != Access::Read)
 }
 
 /// Columns of the activations in `t`, which may be in 8 bits.
@@ -112,12 +108,16 @@ pub(super) fn expand(words: &[u32], order: CodeOrder) -> Vec<f32> {
     words.par_chunks_exact(WORDS).flat_map_iter(group).collect()
 }
 
-#[derive(Debug)]
-struct QuantizeActivations {
-    x: TensorId,
-    y: TensorId,
-    order: CodeOrder,
+/// `kernel` of an op that writes its result in 8 bits, with what it is before beside it if that is to
+/// be kept.
+pub(super) fn flag_eight_bits(kernel: Kernel, made: Option<EightBits>, keep: bool) -> Kernel {
+    let Some(e) = made else { return kernel };
+    let kernel = kernel.flag("EIGHT_BITS").flag_if(keep, "KEEP");
+    kernel.flag_if(e.order == CodeOrder::Bytes, "BYTES")
 }
+
+#[derive(Debug)]
+struct QuantizeActivations(EightBits);
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -148,8 +148,14 @@ fn scale_of(top: u32) -> (f32, f32) {
     (f32::from_bits(top) * (1.0 / 127.0), inverse)
 }
 
+/// Writes rows of whole groups in 8 bits.
+pub(super) fn quantize(x: &[f32], order: CodeOrder, words: &mut [u32]) {
+    let groups = words.par_chunks_exact_mut(WORDS).zip(x.par_chunks_exact(EIGHT_BIT_GROUP));
+    groups.for_each(|(words, x)| quantize_group(x, order, words));
+}
+
 /// Writes the words of one group.
-fn quantize(x: &[f32], order: CodeOrder, words: &mut [u32]) {
+fn quantize_group(x: &[f32], order: CodeOrder, words: &mut [u32]) {
     let top = x.iter().map(|v| v.to_bits() & 0x7fff_ffff).max().unwrap_or(0);
     let (scale, inverse) = scale_of(top);
     let mut sums = [0; 2];
@@ -170,17 +176,19 @@ impl Op for QuantizeActivations {
     }
 
     fn uses(&self) -> Vec<Use> {
-        vec![self.x.read(), self.y.write()]
+        vec![self.0.of.read(), self.0.to.write()]
     }
 
     fn reference(&self, host: &Host<'_>) {
-        let (x, mut y) = (host.f32(self.x), host.u32_mut(self.y));
-        let groups = y.par_chunks_exact_mut(WORDS).zip(x.par_chunks_exact(EIGHT_BIT_GROUP));
-        groups.for_each(|(words, x)| quantize(x, self.order, words));
+        quantize(&host.f32(self.0.of), self.0.order, &mut host.u32_mut(self.0.to));
+    }
+
+    fn eight_bits(&self) -> Option<EightBits> {
+        Some(self.0)
     }
 
     fn kernels(&self, graph: &Graph, _: &Limits) -> Vec<Kernel> {
-        let x = graph.tensor(self.x);
+        let x = graph.tensor(self.0.of);
         let (rows, groups) = (x.rows, x.cols / EIGHT_BIT_GROUP);
         let params = Params {
             groups: groups as u32,
@@ -191,11 +199,11 @@ impl Op for QuantizeActivations {
         let kernel = Kernel::new(NAME, params, self.uses(), move |s| {
             grid((rows.at(s) * groups).div_ceil(WG))
         });
-        vec![kernel.flag_if(self.order == CodeOrder::Bytes, "BYTES")]
+        vec![kernel.flag_if(self.0.order == CodeOrder::Bytes, "BYTES")]
     }
 
     fn cost(&self, graph: &Graph, step: StepSize) -> Cost {
-        let n = (graph.tensor(self.x).rows.at(step) * graph.tensor(self.x).cols) as u64;
+        let n = (graph.tensor(self.0.of).rows.at(step) * graph.tensor(self.0.of).cols) as u64;
         Cost { bytes: 4 * (n + n / EIGHT_BIT_GROUP as u64 * WORDS as u64), flops: 4 * n }
     }
 }

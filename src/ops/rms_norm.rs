@@ -3,31 +3,34 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::quantize_activations::{EIGHT_BIT_GROUP, flag_eight_bits, quantize};
 use crate::gpu::{Kernel, Limits, grid};
 use crate::graph::reference::Host;
-use crate::graph::{Cost, Elem, Graph, Op, StepSize, TensorId, Use};
+use crate::graph::{Cost, EightBits, Elem, Graph, Op, StepSize, TensorId, Use};
 
 /// Normalises each row of `x` `[n, cols]` and scales it by `weight` `[1, cols]`.
 pub fn rms_norm(g: &mut Graph, x: TensorId, weight: TensorId, eps: f32) -> TensorId {
     let (rows, cols) = (g.tensor(x).rows, g.tensor(x).cols);
     assert_eq!(g.tensor(weight).cols, cols, "rms_norm: weight");
     let y = g.scratch("norm", Elem::F32, rows, cols);
-    g.push("norm", RmsNorm { x, weight, y: Some(y), cols, eps });
+    g.push("norm", RmsNorm { x, weight, y: Some(y), eight_bits: None, cols, eps });
     y
 }
 
 /// The same in place, on the first `cols` columns of `x`.
 pub fn rms_norm_part(g: &mut Graph, x: TensorId, weight: TensorId, eps: f32, cols: usize) {
     assert!(g.tensor(weight).cols == cols && cols <= g.tensor(x).cols, "rms_norm_part: weight");
-    g.push("norm", RmsNorm { x, weight, y: None, cols, eps });
+    g.push("norm", RmsNorm { x, weight, y: None, eight_bits: None, cols, eps });
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct RmsNorm {
     x: TensorId,
     weight: TensorId,
     /// Without it `x` is changed.
     y: Option<TensorId>,
+    /// What is made of `y` beside it.
+    eight_bits: Option<EightBits>,
     cols: usize,
     eps: f32,
 }
@@ -48,10 +51,11 @@ impl Op for RmsNorm {
     }
 
     fn uses(&self) -> Vec<Use> {
-        match self.y {
-            Some(y) => vec![self.x.read(), self.weight.read(), y.write()],
-            None => vec![self.x.update(), self.weight.read()],
-        }
+        let Some(y) = self.y else { return vec![self.x.update(), self.weight.read()] };
+        let mut uses = vec![self.x.read(), self.weight.read()];
+        uses.extend(self.eight_bits.map(|e| e.to.write()));
+        uses.push(y.write());
+        uses
     }
 
     fn reference(&self, host: &Host<'_>) {
@@ -68,6 +72,18 @@ impl Op for RmsNorm {
                 *y = *y * scale * w;
             }
         }
+        if let Some(e) = self.eight_bits {
+            quantize(&y, e.order, &mut host.u32_mut(e.to));
+        }
+    }
+
+    fn eight_bits(&self) -> Option<EightBits> {
+        self.eight_bits
+    }
+
+    fn with_eight_bits(&self, e: EightBits) -> Option<Box<dyn Op>> {
+        let able = self.y == Some(e.of) && self.eight_bits.is_none();
+        able.then(|| -> Box<dyn Op> { Box::new(Self { eight_bits: Some(e), ..self.clone() }) })
     }
 
     fn kernels(&self, graph: &Graph, limits: &Limits) -> Vec<Kernel> {
@@ -80,11 +96,21 @@ impl Op for RmsNorm {
             rows_per_out: rows.per_out as u32,
             eps: self.eps,
         };
-        vec![
-            Kernel::new("rms_norm", params, self.uses(), move |s| grid(rows.at(s)))
-                .flag_if(self.y.is_none(), "IN_PLACE")
-                .flag_if(limits.subgroups, "SUBGROUPS"),
-        ]
+        let mut uses = self.uses();
+        let keep = self.y.is_some_and(|y| graph.is_read(y));
+        if self.eight_bits.is_some() && !keep {
+            uses.pop();
+        }
+        let kernel = Kernel::new("rms_norm", params, uses, move |s| grid(rows.at(s)))
+            .flag_if(self.y.is_none(), "IN_PLACE")
+            .flag_if(limits.subgroups, "SUBGROUPS");
+        let kernel = flag_eight_bits(kernel, self.eight_bits, keep);
+        if self.eight_bits.is_none() {
+            return vec![kernel];
+        }
+        // An invocation a group, or idle ones would take their time.
+        let groups = self.cols / EIGHT_BIT_GROUP;
+        vec![kernel.constant("WG", groups.next_power_of_two().clamp(32, 256) as u32)]
     }
 
     fn cost(&self, graph: &Graph, step: StepSize) -> Cost {

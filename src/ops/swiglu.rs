@@ -3,9 +3,10 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::quantize_activations::{EIGHT_BIT_GROUP, flag_eight_bits, quantize};
 use crate::gpu::{Kernel, Limits, grid};
 use crate::graph::reference::Host;
-use crate::graph::{Cost, Elem, Graph, Op, StepSize, TensorId, Use};
+use crate::graph::{Cost, EightBits, Elem, Graph, Op, StepSize, TensorId, Use};
 
 /// `[n, I]` from `gate` and `up`, both `[n, I]`, or from a `gate` `[n, 2 * I]` that holds `g`, then
 /// `u`, in each row. An infinite `limit` is none.
@@ -14,15 +15,17 @@ pub fn swiglu(g: &mut Graph, gate: TensorId, up: Option<TensorId>, limit: f32) -
     let cols = if up.is_some() { cols } else { cols / 2 };
     let y = g.scratch("swiglu", Elem::F32, rows, cols);
     // Shaders may assume that there are no infinities.
-    g.push("swiglu", Swiglu { gate, up, y, limit: limit.min(f32::MAX) });
+    g.push("swiglu", Swiglu { gate, up, y, eight_bits: None, limit: limit.min(f32::MAX) });
     y
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Swiglu {
     gate: TensorId,
     up: Option<TensorId>,
     y: TensorId,
+    /// What is made of `y` beside it.
+    eight_bits: Option<EightBits>,
     limit: f32,
 }
 
@@ -44,7 +47,9 @@ impl Op for Swiglu {
     }
 
     fn uses(&self) -> Vec<Use> {
-        let mut uses = vec![self.gate.read(), self.y.write()];
+        let mut uses = vec![self.gate.read()];
+        uses.extend(self.eight_bits.map(|e| e.to.write()));
+        uses.push(self.y.write());
         uses.extend(self.up.map(TensorId::read));
         uses
     }
@@ -61,6 +66,18 @@ impl Op for Swiglu {
                 *y = g / (1.0 + (-g).exp()) * u;
             }
         }
+        if let Some(e) = self.eight_bits {
+            quantize(&y, e.order, &mut host.u32_mut(e.to));
+        }
+    }
+
+    fn eight_bits(&self) -> Option<EightBits> {
+        self.eight_bits
+    }
+
+    fn with_eight_bits(&self, e: EightBits) -> Option<Box<dyn Op>> {
+        let able = self.y == e.of && self.up.is_none() && self.eight_bits.is_none();
+        able.then(|| -> Box<dyn Op> { Box::new(Self { eight_bits: Some(e), ..self.clone() }) })
     }
 
     fn kernels(&self, graph: &Graph, _: &Limits) -> Vec<Kernel> {
@@ -72,10 +89,20 @@ impl Op for Swiglu {
             rows_per_out: rows.per_out as u32,
             limit: self.limit,
         };
-        let groups = move |s| grid(rows.at(s) * cols.div_ceil(WG));
-        vec![
-            Kernel::new("swiglu", params, self.uses(), groups).flag_if(self.up.is_none(), "PACKED"),
-        ]
+        let mut uses = self.uses();
+        let keep = graph.is_read(self.y);
+        if self.eight_bits.is_some() && !keep {
+            uses.pop();
+        }
+        let narrow = self.eight_bits.is_some();
+        let groups = move |s| {
+            let rows = rows.at(s);
+            let groups = rows * (cols / EIGHT_BIT_GROUP);
+            grid(if narrow { groups.div_ceil(WG) } else { rows * cols.div_ceil(WG) })
+        };
+        let kernel = Kernel::new("swiglu", params, uses, groups);
+        let kernel = kernel.flag_if(self.up.is_none(), "PACKED");
+        vec![flag_eight_bits(kernel, self.eight_bits, keep)]
     }
 
     fn cost(&self, graph: &Graph, step: StepSize) -> Cost {

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use fathom::formats::BlockFormat;
 use fathom::gpu::{Gpu, GpuGraph, GpuStore, Limits, WeightSource};
 use fathom::graph::reference::{Data, Host, Store};
-use fathom::graph::{Elem, Graph, Home, StepSize, Tensor, TensorId};
+use fathom::graph::{Elem, Graph, Home, Node, StepSize, Tensor, TensorId};
+use fathom::ops::CodeOrder;
 use half::{bf16, f16};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -242,18 +243,62 @@ impl Case {
                     if later.clone().any(|u| u.access.makes() && u.tensor == used.tensor) {
                         continue;
                     }
-                    let got = run.read(self.step, &[used.tensor]).unwrap().remove(0);
                     let at = written.iter().position(|&id| id == used.tensor).unwrap();
+                    compared += 1;
+                    // Of what is made in 8 bits as well, the rest is only kept if it is read.
+                    let rounded = node.op.eight_bits().filter(|e| makes(node, e.of));
+                    if rounded.is_some_and(|e| e.of == used.tensor && !graph.is_read(e.of)) {
+                        continue;
+                    }
+                    let got = run.read(self.step, &[used.tensor]).unwrap().remove(0);
+                    if let Some(e) = rounded.filter(|e| e.to == used.tensor) {
+                        let of = written.iter().position(|&id| id == e.of).unwrap();
+                        check_eight_bits(&got, e.order, &expected[of], tolerance);
+                        continue;
+                    }
                     let name = format!(
                         "{} of {} ({limits:?})",
                         graph.tensor(used.tensor).name,
                         node.label
                     );
                     compare(&name, &got, &expected[at], tolerance);
-                    compared += 1;
                 }
             }
             assert_eq!(compared, written.len());
+        }
+    }
+}
+
+fn makes(node: &Node, id: TensorId) -> bool {
+    node.op.uses().iter().any(|u| u.tensor == id && u.access.makes())
+}
+
+/// Checks that activations in 8 bits are `expected`, rounded: each within half a step, but for what
+/// `tolerance` allows of the root mean square.
+fn check_eight_bits(got: &Data, order: CodeOrder, expected: &Data, tolerance: f64) {
+    let (Data::U32(words), Data::F32(expected)) = (got, expected) else { panic!("other types") };
+    let square: f64 = expected.iter().map(|v| f64::from(*v).powi(2)).sum();
+    let slack = tolerance * (square / expected.len() as f64).sqrt();
+    assert_eq!(words.len() / 12, expected.len() / 32);
+    for (words, expected) in words.chunks_exact(12).zip(expected.chunks_exact(32)) {
+        let codes: &[i8] = bytemuck::cast_slice(&words[..8]);
+        let [scale, first, last] = [8, 9, 10].map(|i| f64::from(f32::from_bits(words[i])));
+        let top = expected.iter().fold(0.0, |top: f64, v| top.max(f64::from(v.abs())));
+        assert!((scale * 127.0 - top).abs() <= 2.0 * slack, "scale {scale}, largest {top}");
+        let mut sums = [0.0; 2];
+        for (i, &v) in expected.iter().enumerate() {
+            let place = match order {
+                CodeOrder::Bytes => i,
+                CodeOrder::Parted => i % 2 * 16 + i / 8 * 4 + i % 8 / 2,
+            };
+            let number = scale * f64::from(codes[place]);
+            sums[i / 16] += number;
+            // Half a step, and what the inverse of the scale, of 15 bits, is off at 127 steps.
+            let off = (number - f64::from(v)).abs();
+            assert!(off <= 0.505 * scale + slack, "{number} for {v}, steps of {scale}");
+        }
+        for (got, sum) in [first, last].into_iter().zip(sums) {
+            assert!((got - sum).abs() <= 1e-5 * 16.0 * top + 1e-30, "sum {got}, not {sum}");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use fathom::graph::reference::Data;
 use fathom::graph::{Elem, Extent, StepSize};
-use fathom::ops;
+use fathom::ops::{self, CodeOrder};
 
 use crate::common::{Case, Random, gpu};
 
@@ -16,6 +16,28 @@ fn rms_norm() {
         let x = case.input("x", Extent::rows(per), cols);
         let w = case.graph.weight("w", Elem::F32, 1, cols);
         ops::rms_norm(&mut case.graph, x, w, random.pick(&[1e-6, 1e-20]));
+        case.check(&gpu, 1e-5);
+    }
+}
+
+/// With its result in 8 bits, alone or beside the numbers, which another op reads.
+#[test]
+fn rms_norm_in_eight_bits() {
+    let Some(gpu) = gpu() else { return };
+    let mut random = Random::new(4);
+    for seed in 0..8 {
+        let (rows, cols, per) = (random.int(1..40), 32 * random.int(1..40), random.int(1..3));
+        let mut case = Case::new(seed, StepSize { rows, outs: 1 });
+        let x = case.input("x", Extent::rows(per), cols);
+        let w = case.graph.weight("w", Elem::F32, 1, cols);
+        let y = ops::rms_norm(&mut case.graph, x, w, random.pick(&[1e-6, 1e-20]));
+        let order = random.pick(&[CodeOrder::Parted, CodeOrder::Bytes]);
+        ops::quantize_activations(&mut case.graph, y, order);
+        assert_eq!(case.graph.nodes().len(), 1);
+        if seed % 2 == 0 {
+            let w = case.graph.weight("reader", Elem::F32, 3, cols);
+            ops::matmul(&mut case.graph, y, w);
+        }
         case.check(&gpu, 1e-5);
     }
 }

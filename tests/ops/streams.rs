@@ -4,7 +4,7 @@
 use fathom::gpu::Limits;
 use fathom::graph::reference::Data;
 use fathom::graph::{Elem, Extent, StepSize};
-use fathom::ops;
+use fathom::ops::{self, CodeOrder};
 
 use crate::common::{Case, Random, formats, gpu};
 
@@ -218,6 +218,29 @@ fn swiglu() {
         case.set(gate, Data::F32(contents));
         let up = (!packed).then(|| case.input("up", extent, cols));
         ops::swiglu(&mut case.graph, gate, up, limit);
+        case.check(&gpu, 1e-5);
+    }
+}
+
+/// With its result in 8 bits, alone or beside the numbers, which another op reads.
+#[test]
+fn swiglu_in_eight_bits() {
+    let Some(gpu) = gpu() else { return };
+    let mut random = Random::new(8);
+    for seed in 0..8 {
+        let (rows, cols) = (random.pick(&[1, 3, 50]), 32 * random.int(1..30));
+        let per = random.int(1..4);
+        let extent = random.pick(&[Extent::rows(per), Extent::OUTS]);
+        let mut case = Case::new(seed, StepSize { rows, outs: rows });
+        let gate = case.input("gate", extent, 2 * cols);
+        let y = ops::swiglu(&mut case.graph, gate, None, random.pick(&[0.5, 10.0, f32::INFINITY]));
+        let order = random.pick(&[CodeOrder::Parted, CodeOrder::Bytes]);
+        ops::quantize_activations(&mut case.graph, y, order);
+        assert_eq!(case.graph.nodes().len(), 1);
+        if seed % 2 == 0 {
+            let w = case.graph.weight("reader", Elem::F32, 3, cols);
+            ops::matmul(&mut case.graph, y, w);
+        }
         case.check(&gpu, 1e-5);
     }
 }
