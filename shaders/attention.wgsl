@@ -32,10 +32,10 @@ struct Params {
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read> rows: array<Row>;
-@group(0) @binding(3) var<storage, read> q: array<Cell>;
-@group(0) @binding(4) var<storage, read> ring: array<Cell>;
+@group(0) @binding(3) var<storage, read> q: array<ReadCell>;
+@group(0) @binding(4) var<storage, read> ring: array<ReadCell>;
 @group(0) @binding(5) var<storage, read> sinks: array<f32>;
-@group(0) @binding(6) var<storage, read> cache: array<Cell>;
+@group(0) @binding(6) var<storage, read> cache: array<ReadCell>;
 @group(0) @binding(7) var<storage, read> picked: array<u32>;
 @group(0) @binding(8) var<storage, read_write> o: array<Cell>;
 //#if PARTS

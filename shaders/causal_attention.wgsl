@@ -38,9 +38,9 @@ struct Params {
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read> rows: array<Row>;
-@group(0) @binding(3) var<storage, read> q: array<Cell>;
-@group(0) @binding(4) var<storage, read> keys: array<Cell>;
-@group(0) @binding(5) var<storage, read> values: array<Cell>;
+@group(0) @binding(3) var<storage, read> q: array<ReadCell>;
+@group(0) @binding(4) var<storage, read> keys: array<ReadCell>;
+@group(0) @binding(5) var<storage, read> values: array<ReadCell>;
 @group(0) @binding(6) var<storage, read> picked: array<u32>;
 @group(0) @binding(7) var<storage, read_write> o: array<Cell>;
 //#if PARTS

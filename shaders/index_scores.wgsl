@@ -37,9 +37,9 @@ struct Params {
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read> rows: array<Row>;
-@group(0) @binding(3) var<storage, read> q: array<Cell>;
+@group(0) @binding(3) var<storage, read> q: array<ReadCell>;
 @group(0) @binding(4) var<storage, read> weights: array<f32>;
-@group(0) @binding(5) var<storage, read> keys: array<Cell>;
+@group(0) @binding(5) var<storage, read> keys: array<ReadCell>;
 @group(0) @binding(6) var<storage, read_write> out: array<f32>;
 //#include read_four B=q
 //#include read_four B=keys

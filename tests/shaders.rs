@@ -62,10 +62,18 @@ const fn variants(
 const VARIANTS: &[Variants] = &[
     variants("act_round", &[&["", "IN_PLACE", "IN_PLACE CLOSED"], &["", "ROTATE"]], &[&[]]),
     variants("attention", &[&["", "FOURS"], &["", "PARTS"]], FLASH),
-    variants("attention", &[&["", "FOURS"], &["", "PARTS"], &["SERIAL SUBGROUPS"]], FLASH),
+    variants(
+        "attention",
+        &[&["", "FOURS", "FOURS WIDE"], &["", "PARTS"], &["SERIAL SUBGROUPS"]],
+        FLASH,
+    ),
     variants("attention_merge", &[], &[&[]]),
     variants("causal_attention", &[&["", "FOURS"], &["", "PARTS"]], FLASH),
-    variants("causal_attention", &[&["", "FOURS"], &["", "PARTS"], &["SERIAL SUBGROUPS"]], FLASH),
+    variants(
+        "causal_attention",
+        &[&["", "FOURS", "FOURS WIDE"], &["", "PARTS"], &["SERIAL SUBGROUPS"]],
+        FLASH,
+    ),
     variants("combine", &[&["", "SHARED"]], &[&[("SPAN", 256)]]),
     variants("compress", &[SUBGROUPS], &[&[("MOST", 512)], &[("MOST", 1024)]]),
     variants("copy_columns", &[], &[&[]]),
@@ -78,7 +86,7 @@ const VARIANTS: &[Variants] = &[
     variants("index_scores", &[&["", "FOURS"]], &[&[("HEADS", 1)], &[("HEADS", 16)]]),
     variants(
         "index_scores",
-        &[&["", "FOURS"], &["SERIAL SUBGROUPS"]],
+        &[&["", "FOURS", "FOURS WIDE"], &["SERIAL SUBGROUPS"]],
         &[&[("HEADS", 4), ("LANES", 4)], &[("HEADS", 16), ("LANES", 8)]],
     ),
     variants("layer_norm", &[SUBGROUPS], &[&[]]),

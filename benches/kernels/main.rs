@@ -94,7 +94,7 @@ fn main() {
     let criterion = Criterion::default().warm_up_time(warm_up).measurement_time(measured);
     let mut criterion = criterion.sample_size(10).configure_from_args();
     let mut lines = vec![];
-    for probe in probes() {
+    for probe in probes(&gpu.limits) {
         let ready = OnceCell::new();
         measure(&mut criterion, &mut lines, probe.name, probe.cost, |n| {
             let ready = ready.get_or_init(|| probe.prepare(&gpu));

@@ -9,6 +9,7 @@
 //   --prompt 128            tokens of the prefill
 //   --decode 32             tokens decoded, one at a time, after one token
 //   --threads 2             of llama.cpp
+//   --activations f32,q8    of Fathom, each measured
 //   --fathom PATH           the program [target/release/fathom]
 //   --modules FOLDER        the folder that holds node_modules [.]
 //   --cache FOLDER          where llama.cpp's shaders are kept, apart from ours
@@ -34,6 +35,7 @@ const { values: options, positionals } = parseArgs({
     prompt: { type: "string", default: "128" },
     decode: { type: "string", default: "32" },
     threads: { type: "string", default: "2" },
+    activations: { type: "string", default: "f32,q8" },
     fathom: { type: "string", default: process.env.FATHOM ?? "target/release/fathom" },
     modules: { type: "string", default: "." },
     cache: { type: "string", default: join(tmpdir(), "llama-cpp-shaders") },
@@ -97,8 +99,9 @@ function start(backend) {
   return { backend, child, ready: answer(), measure: () => (child.send("run"), answer()) };
 }
 
-function fathom() {
-  const args = ["bench", model, "-p", options.prompt, "-n", options.decode, "-r", "1", "--json"];
+function fathom(activations) {
+  const tests = ["-p", options.prompt, "-n", options.decode, "-r", "1"];
+  const args = ["bench", model, "--activations", activations, ...tests, "--json"];
   const report = JSON.parse(execFileSync(options.fathom, args, { stdio: ["ignore", "pipe", "ignore"] }));
   const speed = (test) => report.speeds.find((s) => s.test === test).mean;
   const rates = { prefill: speed(`pp${promptTokens}`), decode: speed(`tg${decodeTokens}`) };
@@ -110,8 +113,7 @@ function median(values) {
   return (sorted[(sorted.length - 1) >> 1] + sorted[sorted.length >> 1]) / 2;
 }
 
-function table(rows) {
-  const cells = [["", "prefill", "decode", "Fathom's prefill", "Fathom's decode"], ...rows];
+function table(cells) {
   const widths = cells[0].map((_, c) => Math.max(...cells.map((row) => row[c].length)));
   const line = (row) => row.map((cell, c) => (c ? cell.padStart(widths[c]) : cell.padEnd(widths[c])));
   return cells.map((row) => line(row).join("  ")).join("\n");
@@ -119,7 +121,8 @@ function table(rows) {
 
 async function compare() {
   const peers = options.peers.split(",").map(start);
-  const samples = { fathom: [] };
+  const ours = options.activations.split(",").map((activations) => [`Fathom ${activations}`, activations]);
+  const samples = Object.fromEntries(ours.map(([name]) => [name, []]));
   const devices = {};
   const log = (what) => console.error(`${new Date().toISOString()} ${what}`);
   for (const peer of peers) {
@@ -131,9 +134,11 @@ async function compare() {
     samples[peer.backend] = [];
   }
   for (let round = 0; round < Number(options.rounds); round++) {
-    const { device, rates } = fathom();
-    devices.fathom = device;
-    samples.fathom.push(rates);
+    for (const [name, activations] of ours) {
+      const { device, rates } = fathom(activations);
+      devices.Fathom = device;
+      samples[name].push(rates);
+    }
     for (const peer of peers) samples[peer.backend].push(await peer.measure());
     log(`round ${round + 1} of ${options.rounds}`);
   }
@@ -147,11 +152,14 @@ async function compare() {
     };
   }
   const ratios = {};
-  for (const { backend } of peers) {
-    ratios[backend] = {
-      prefill: medians.fathom.prefill / medians[backend].prefill,
-      decode: medians.fathom.decode / medians[backend].decode,
-    };
+  for (const [name] of ours) {
+    ratios[name] = {};
+    for (const { backend } of peers) {
+      ratios[name][backend] = {
+        prefill: medians[name].prefill / medians[backend].prefill,
+        decode: medians[name].decode / medians[backend].decode,
+      };
+    }
   }
   if (options.json) {
     const tests = { prompt: promptTokens, decode: decodeTokens, threads: Number(options.threads) };
@@ -159,15 +167,16 @@ async function compare() {
     return;
   }
   const rate = (x) => `${x.toFixed(2)}/s`;
-  const times = (x) => `${x.toFixed(2)} times`;
+  const both = (r) => `${r.prefill.toFixed(2)} and ${r.decode.toFixed(2)}`;
+  const head = ["", "prefill", "decode", ...peers.map((p) => `times ${p.backend}'s`)];
   const rows = Object.entries(medians).map(([name, m]) => {
-    const title = name === "fathom" ? "Fathom" : `llama.cpp ${name}`;
-    const r = ratios[name];
-    return [title, rate(m.prefill), rate(m.decode), ...(r ? [times(r.prefill), times(r.decode)] : ["", ""])];
+    const title = ratios[name] ? name : `llama.cpp ${name}`;
+    const over = peers.map((p) => (ratios[name] ? both(ratios[name][p.backend]) : ""));
+    return [title, rate(m.prefill), rate(m.decode), ...over];
   });
   console.log(`${model}: ${promptTokens} tokens of prompt, ${decodeTokens} decoded`);
   for (const [name, device] of Object.entries(devices)) console.log(`${name}: ${device}`);
-  console.log(table(rows));
+  console.log(table([head, ...rows]));
 }
 
 if (options.serve) await serve(options.serve);

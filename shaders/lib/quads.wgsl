@@ -1,4 +1,4 @@
-// Loads of 16 and of 4 bytes from weight $W, counted from its beginning.
+// Loads of 16 and of 4 bytes from buffer $W, counted from its beginning.
 //#if WIDE
 // Software adapters load for one lane after the other, as long over 64 bits as over 32:
 // `$W: array<vec2<u64>>`.

@@ -198,6 +198,7 @@ impl Op for Node {
         let groups = a.heads.div_ceil(tiles.queries) * splits;
         let kernel = Kernel::new("attention", params, bindings, move |s| grid(s.rows * groups))
             .flag_if(whole, "FOURS")
+            .flag_if(whole && limits.wide_loads, "WIDE")
             .flag_if(self.parts.is_some(), "PARTS");
         let merge = self.parts.map(|p| p.merge(graph, self.out));
         [tiles.tell(kernel, limits)].into_iter().chain(merge).collect()

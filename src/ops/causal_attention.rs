@@ -212,6 +212,7 @@ impl Op for Node {
         };
         let kernel = Kernel::new("causal_attention", params, bindings, workgroups)
             .flag_if(whole, "FOURS")
+            .flag_if(whole && limits.wide_loads, "WIDE")
             .flag_if(self.parts.is_some(), "PARTS");
         let merge = self.parts.map(|p| p.merge(graph, self.out));
         [tiles.tell(kernel, limits)].into_iter().chain(merge).collect()

@@ -117,7 +117,10 @@ impl Op for Node {
         let kernel = Kernel::new("index_scores", params, self.uses(), move |s| {
             grid(part.rows(s).len() * blocks)
         });
-        let kernel = kernel.flag_if(whole, "FOURS").constant("HEADS", heads as u32);
+        let kernel = kernel
+            .flag_if(whole, "FOURS")
+            .flag_if(whole && limits.wide_loads, "WIDE")
+            .constant("HEADS", heads as u32);
         let kernel = match limits.serial_lanes {
             0 => kernel,
             lanes => kernel.flag("SERIAL").flag("SUBGROUPS").constant("LANES", lanes),
