@@ -100,6 +100,8 @@ fn main(ids_in: Ids) {
         let last = (params.oct - 1u) / 4u;
         for (var g0 = 0u; g0 <= last; g0 += AHEAD) {
             let mine = x_load(begin, min(g0 + ids_in.sublane / ROWS % AHEAD, last));
+            // Compilers write this loop out, and then know which lane shows its numbers. A shuffle from a
+            // lane they do not know costs as much as loads.
             for (var i = 0u; i < AHEAD; i++) {
                 let g = g0 + i;
                 if g > last {

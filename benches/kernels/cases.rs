@@ -26,44 +26,44 @@ const fn case(name: &'static str, rows: usize, build: fn(&mut Build)) -> Case {
 /// Shapes are DeepSeek-V4-Flash's, with fewer rows, experts or outputs where a software adapter would
 /// take too long, and those of the model in `weights/minnow`.
 pub const CASES: &[Case] = &[
-    case("matmul_rows/4096x4096 bf16, 1 row", 1, |b| b.dense(4096, 4096, BF16)),
-    case("matmul_rows/4096x4096 f16, 1 row", 1, |b| b.dense(4096, 4096, F16)),
-    case("matmul_rows/4096x2048 f32, 1 row", 1, |b| b.dense(4096, 2048, F32)),
-    case("matmul_rows/4096x2048 bf16, 4 rows", 4, |b| b.dense(4096, 2048, BF16)),
-    case("matmul_rows/4096x4096 Q4_0, 1 row", 1, |b| b.dense(4096, 4096, Block(Q4_0))),
-    case("matmul_rows/4096x4096 Q8_0, 1 row", 1, |b| b.dense(4096, 4096, Block(Q8_0))),
-    case("matmul_rows/4096x4096 Q4_K, 1 row", 1, |b| b.dense(4096, 4096, Block(Q4K))),
-    case("matmul_rows/4096x4096 MXFP4, 1 row", 1, |b| b.dense(4096, 4096, Block(MXFP4))),
-    case("matmul_rows/4096x4096 FP8, 1 row", 1, |b| b.dense(4096, 4096, Block(FP8))),
-    case("matmul_rows_q8/4096x4096 Q4_0, 1 row", 1, |b| b.dense_q8(4096, 4096, Q4_0)),
-    case("matmul_rows_q8/4096x4096 Q8_0, 1 row", 1, |b| b.dense_q8(4096, 4096, Q8_0)),
-    case("matmul_rows_q8/4096x4096 Q4_K, 1 row", 1, |b| b.dense_q8(4096, 4096, Q4K)),
-    case("matmul_rows_q8/4096x4096 MXFP4, 1 row", 1, |b| b.dense_q8(4096, 4096, MXFP4)),
-    case("matmul_rows_q8/576x1536 Q4_1 (SmolLM2), 1 row", 1, |b| b.dense_q8(576, 1536, Q4_1)),
+    case("matmul/4096x4096 bf16, 1 row", 1, |b| b.dense(4096, 4096, BF16)),
+    case("matmul/4096x4096 f16, 1 row", 1, |b| b.dense(4096, 4096, F16)),
+    case("matmul/4096x2048 f32, 1 row", 1, |b| b.dense(4096, 2048, F32)),
+    case("matmul/4096x2048 bf16, 4 rows", 4, |b| b.dense(4096, 2048, BF16)),
+    case("matmul/4096x4096 Q4_0, 1 row", 1, |b| b.dense(4096, 4096, Block(Q4_0))),
+    case("matmul/4096x4096 Q8_0, 1 row", 1, |b| b.dense(4096, 4096, Block(Q8_0))),
+    case("matmul/4096x4096 Q4_K, 1 row", 1, |b| b.dense(4096, 4096, Block(Q4K))),
+    case("matmul/4096x4096 MXFP4, 1 row", 1, |b| b.dense(4096, 4096, Block(MXFP4))),
+    case("matmul/4096x4096 FP8, 1 row", 1, |b| b.dense(4096, 4096, Block(FP8))),
+    case("matmul_q8/4096x4096 Q4_0, 1 row", 1, |b| b.dense_q8(4096, 4096, Q4_0)),
+    case("matmul_q8/4096x4096 Q8_0, 1 row", 1, |b| b.dense_q8(4096, 4096, Q8_0)),
+    case("matmul_q8/4096x4096 Q4_K, 1 row", 1, |b| b.dense_q8(4096, 4096, Q4K)),
+    case("matmul_q8/4096x4096 MXFP4, 1 row", 1, |b| b.dense_q8(4096, 4096, MXFP4)),
+    case("matmul_q8/576x1536 Q4_1 (SmolLM2), 1 row", 1, |b| b.dense_q8(576, 1536, Q4_1)),
     case("matmul_q8/4096x1024 Q4_0, 64 rows", 64, |b| b.dense_q8(4096, 1024, Q4_0)),
     case("matmul_q8/4096x1024 Q6_K, 64 rows", 64, |b| b.dense_q8(4096, 1024, Q6K)),
     case("quantize_activations/4096 wide, 64 rows", 64, |b| {
         let x = b.x("x", 4096);
         b.in_eight_bits(x, Q4_0);
     }),
-    case("matmul_rows/576x1536 Q4_1 (SmolLM2), 1 row", 1, |b| b.dense(576, 1536, Block(Q4_1))),
-    case("matmul_rows/128x772 bf16 (minnow), 1 row", 1, |b| b.dense(128, 772, BF16)),
-    case("matmul_rows/experts 6 of 16, 4096x512 bf16, 1 row", 1, |b| {
+    case("matmul/576x1536 Q4_1 (SmolLM2), 1 row", 1, |b| b.dense(576, 1536, Block(Q4_1))),
+    case("matmul/128x772 bf16 (minnow), 1 row", 1, |b| b.dense(128, 772, BF16)),
+    case("matmul/experts 6 of 16, 4096x512 bf16, 1 row", 1, |b| {
         b.experts(4096, 512, 16, 6, BF16)
     }),
-    case("matmul_rows/experts 2 of 16, 128x64 bf16 (minnow)", 1, |b| {
+    case("matmul/experts 2 of 16, 128x64 bf16 (minnow)", 1, |b| {
         b.experts(128, 64, 16, 2, BF16)
     }),
-    case("matmul_tiles/4096x1024 bf16, 64 rows", 64, |b| b.dense(4096, 1024, BF16)),
-    case("matmul_tiles/4096x1024 f32, 64 rows", 64, |b| b.dense(4096, 1024, F32)),
-    case("matmul_tiles/4096x1024 Q4_0, 64 rows", 64, |b| b.dense(4096, 1024, Block(Q4_0))),
-    case("matmul_tiles/4096x1024 FP8, 64 rows", 64, |b| b.dense(4096, 1024, Block(FP8))),
-    case("matmul_tiles/8 groups of 512x128 bf16, 64 rows", 64, |b| b.grouped(8, 512, 128)),
-    case("matmul_tiles/128x256 bf16 (minnow), 256 rows", 256, |b| b.dense(128, 256, BF16)),
-    case("matmul_tiles/experts 6 of 16, 2048x256 bf16, 64 rows", 64, |b| {
+    case("matmul/4096x1024 bf16, 64 rows", 64, |b| b.dense(4096, 1024, BF16)),
+    case("matmul/4096x1024 f32, 64 rows", 64, |b| b.dense(4096, 1024, F32)),
+    case("matmul/4096x1024 Q4_0, 64 rows", 64, |b| b.dense(4096, 1024, Block(Q4_0))),
+    case("matmul/4096x1024 FP8, 64 rows", 64, |b| b.dense(4096, 1024, Block(FP8))),
+    case("matmul/8 groups of 512x128 bf16, 64 rows", 64, |b| b.grouped(8, 512, 128)),
+    case("matmul/128x256 bf16 (minnow), 256 rows", 256, |b| b.dense(128, 256, BF16)),
+    case("matmul/experts 6 of 16, 2048x256 bf16, 64 rows", 64, |b| {
         b.experts(2048, 256, 16, 6, BF16);
     }),
-    case("matmul_rows/experts 6 of 16, 4096x512 MXFP4, 1 row", 1, |b| {
+    case("matmul/experts 6 of 16, 4096x512 MXFP4, 1 row", 1, |b| {
         b.experts(4096, 512, 16, 6, Block(MXFP4));
     }),
     case("matmul_transposed/16 heads, 128 to 512 bf16, 1 row", 1, |b| {

@@ -5,7 +5,7 @@
 // Flag EXPERTS: a row of y is a slot (token, choice) and w is a bank of N rows an expert. Flag GATED:
 // two banks, y = silu(min(w x, limit)) * clamp(w3 x) * weight of the slot.
 //
-// With this goes lib/matmul_f32.wgsl or lib/matmul_q8.wgsl, which have x.
+// With this goes lib/matmul_f32.wgsl, lib/matmul_q8.wgsl or lib/x_numbers.wgsl, which have x.
 //#include matmul_params
 
 // [G*N or pages*N, K]
