@@ -48,12 +48,8 @@ pub const CASES: &[Case] = &[
     }),
     case("matmul/576x1536 Q4_1 (SmolLM2), 1 row", 1, |b| b.dense(576, 1536, Block(Q4_1))),
     case("matmul/128x772 bf16 (minnow), 1 row", 1, |b| b.dense(128, 772, BF16)),
-    case("matmul/experts 6 of 16, 4096x512 bf16, 1 row", 1, |b| {
-        b.experts(4096, 512, 16, 6, BF16)
-    }),
-    case("matmul/experts 2 of 16, 128x64 bf16 (minnow)", 1, |b| {
-        b.experts(128, 64, 16, 2, BF16)
-    }),
+    case("matmul/experts 6 of 16, 4096x512 bf16, 1 row", 1, |b| b.experts(4096, 512, 16, 6, BF16)),
+    case("matmul/experts 2 of 16, 128x64 bf16 (minnow)", 1, |b| b.experts(128, 64, 16, 2, BF16)),
     case("matmul/4096x1024 bf16, 64 rows", 64, |b| b.dense(4096, 1024, BF16)),
     case("matmul/4096x1024 f32, 64 rows", 64, |b| b.dense(4096, 1024, F32)),
     case("matmul/4096x1024 Q4_0, 64 rows", 64, |b| b.dense(4096, 1024, Block(Q4_0))),
