@@ -46,9 +46,12 @@ fn activated(row: u32, c: u32) -> f32 {
     return g / (1.0 + exp(-max(g, -80.0))) * u;
 }
 
+//#if EIGHT_BITS
+// Columns `c` and on.
 fn four(row: u32, c: u32) -> vec4<f32> {
     return vec4(activated(row, c), activated(row, c + 1u), activated(row, c + 2u), activated(row, c + 3u));
 }
+//#endif
 
 @compute @workgroup_size(WG)
 fn main(ids: Ids) {

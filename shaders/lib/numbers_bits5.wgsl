@@ -13,9 +13,9 @@ fn $W_raw(at: u32, g: u32) -> $W_Raw {
 
 fn $W_numbers(raw: $W_Raw) -> Numbers {
     return numbers_of(
-        about(16.0, joined(bits4(raw.low.x), bits1(raw.high), 4u)),
-        about(16.0, joined(bits4(raw.low.y), bits1(raw.high >> 8u), 4u)),
-        about(16.0, joined(bits4(raw.low.z), bits1(raw.high >> 16u), 4u)),
-        about(16.0, joined(bits4(raw.low.w), bits1(raw.high >> 24u), 4u)),
+        about($W_middle, joined(bits4(raw.low.x), bits1(raw.high), 4u)),
+        about($W_middle, joined(bits4(raw.low.y), bits1(raw.high >> 8u), 4u)),
+        about($W_middle, joined(bits4(raw.low.z), bits1(raw.high >> 16u), 4u)),
+        about($W_middle, joined(bits4(raw.low.w), bits1(raw.high >> 24u), 4u)),
     );
 }

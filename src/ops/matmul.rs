@@ -318,8 +318,8 @@ fn numbers(host: &Host<'_>, x: TensorId, w: TensorId) -> Vec<f32> {
 /// The kernels that multiply activations of one kind.
 #[derive(Clone, Copy)]
 enum Kind {
-    /// One kernel for few rows, in which a team makes `outs` outputs at once, and one for many.
-    Tiled { rows: &'static str, outs: usize, tiles: &'static str },
+    /// One kernel for few rows and one for many.
+    Tiled { rows: &'static str, tiles: &'static str },
     /// `matmul_lanes` for any number of rows.
     Lanes(Lanes),
 }
@@ -352,9 +352,9 @@ impl Kind {
             return Self::Lanes(Lanes { width, wide: limits.wide_loads, outs, small, codes });
         }
         if eight_bits {
-            return Self::Tiled { rows: "matmul_rows_q8", outs: 4, tiles: "matmul_tiles_q8" };
+            return Self::Tiled { rows: "matmul_rows_q8", tiles: "matmul_tiles_q8" };
         }
-        Self::Tiled { rows: "matmul_rows", outs: 4, tiles: "matmul_tiles" }
+        Self::Tiled { rows: "matmul_rows", tiles: "matmul_tiles" }
     }
 }
 
@@ -386,8 +386,10 @@ impl Lanes {
     }
 }
 
-/// Teams of a workgroup of `matmul_rows`, which make OUTS outputs each.
+/// Teams of a workgroup of `matmul_rows`.
 const TEAMS: usize = 8;
+/// Outputs a team makes.
+const TEAM_OUTS: usize = 4;
 /// Rows of x a workgroup of `matmul_rows` serves at most.
 const ROWS_MAX: usize = 4;
 /// Invocations of a workgroup of `matmul_lanes`.
@@ -509,8 +511,8 @@ impl Op for Matmul {
                 kernel.bindings[1].part = part;
                 kernel
             };
-            let (shader, outs, tiles) = match kind {
-                Kind::Tiled { rows, outs, tiles } => (rows, outs, tiles),
+            let (shader, tiles) = match kind {
+                Kind::Tiled { rows, tiles } => (rows, tiles),
                 Kind::Lanes(lanes) => {
                     let grid = [lanes.outputs(), lanes.width];
                     let kernel = kernel("matmul_lanes", grid, 1..=most);
@@ -520,8 +522,8 @@ impl Op for Matmul {
             };
             if most <= FEW_ROWS {
                 let at_once = most.next_power_of_two().min(ROWS_MAX);
-                let kernel = kernel(shader, [TEAMS * outs, at_once], 1..=most);
-                let kernel = kernel.constant("OUTS", outs as u32);
+                let kernel = kernel(shader, [TEAMS * TEAM_OUTS, at_once], 1..=most);
+                let kernel = kernel.constant("OUTS", TEAM_OUTS as u32);
                 kernels.push(kernel.constant("ROWS", at_once as u32));
                 continue;
             }
@@ -637,9 +639,9 @@ impl Op for Expert {
                     move |s: StepSize| [n.div_ceil(outputs) as u32, (per_row * s.rows) as u32, 1]
                 };
                 match kind {
-                    Kind::Tiled { rows, outs, .. } => {
-                        let kernel = Kernel::new(rows, params, uses, slots(TEAMS * outs));
-                        kernel.constant("OUTS", outs as u32)
+                    Kind::Tiled { rows, .. } => {
+                        let kernel = Kernel::new(rows, params, uses, slots(TEAMS * TEAM_OUTS));
+                        kernel.constant("OUTS", TEAM_OUTS as u32)
                     }
                     Kind::Lanes(lanes) => {
                         let grid = slots(lanes.outputs());

@@ -12,7 +12,7 @@ use fathom::formats::BlockFormat;
 use fathom::gpu::{Gpu, GpuGraph, GpuStore, Limits, WeightSource};
 use fathom::graph::reference::{Data, Host, Store};
 use fathom::graph::{Elem, Graph, Home, Node, StepSize, Tensor, TensorId};
-use fathom::ops::CodeOrder;
+use fathom::ops::{self, CodeOrder};
 use half::{bf16, f16};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -170,6 +170,20 @@ impl Case {
         let small = Limits { max_binding_bytes: gpu.limits.max_binding_bytes, ..Limits::CORE };
         let tiers = if gpu.limits.subgroups { vec![gpu.limits, small] } else { vec![small] };
         self.check_with(gpu, &tiers, tolerance);
+    }
+
+    /// As [`Case::check`], with `y`, which the graph's one node makes, in 8 bits too: made by the same
+    /// node, alone or beside numbers that another node reads.
+    pub fn check_in_eight_bits(mut self, gpu: &Gpu, y: TensorId, is_read: bool, tolerance: f64) {
+        let order = self.random.pick(&[CodeOrder::Parted, CodeOrder::Bytes]);
+        ops::quantize_activations(&mut self.graph, y, order);
+        assert_eq!(self.graph.nodes().len(), 1);
+        if is_read {
+            let cols = self.graph.tensor(y).cols;
+            let w = self.graph.weight("reader", Elem::F32, 3, cols);
+            ops::matmul(&mut self.graph, y, w);
+        }
+        self.check(gpu, tolerance);
     }
 
     /// As [`Case::check`], with these limits.

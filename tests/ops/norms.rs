@@ -2,7 +2,7 @@
 
 use fathom::graph::reference::Data;
 use fathom::graph::{Elem, Extent, StepSize};
-use fathom::ops::{self, CodeOrder};
+use fathom::ops;
 
 use crate::common::{Case, Random, gpu};
 
@@ -31,14 +31,7 @@ fn rms_norm_in_eight_bits() {
         let x = case.input("x", Extent::rows(per), cols);
         let w = case.graph.weight("w", Elem::F32, 1, cols);
         let y = ops::rms_norm(&mut case.graph, x, w, random.pick(&[1e-6, 1e-20]));
-        let order = random.pick(&[CodeOrder::Parted, CodeOrder::Bytes]);
-        ops::quantize_activations(&mut case.graph, y, order);
-        assert_eq!(case.graph.nodes().len(), 1);
-        if seed % 2 == 0 {
-            let w = case.graph.weight("reader", Elem::F32, 3, cols);
-            ops::matmul(&mut case.graph, y, w);
-        }
-        case.check(&gpu, 1e-5);
+        case.check_in_eight_bits(&gpu, y, seed % 2 == 0, 1e-5);
     }
 }
 

@@ -4,7 +4,7 @@
 use fathom::gpu::Limits;
 use fathom::graph::reference::Data;
 use fathom::graph::{Elem, Extent, StepSize};
-use fathom::ops::{self, CodeOrder};
+use fathom::ops;
 
 use crate::common::{Case, Random, formats, gpu};
 
@@ -234,13 +234,6 @@ fn swiglu_in_eight_bits() {
         let mut case = Case::new(seed, StepSize { rows, outs: rows });
         let gate = case.input("gate", extent, 2 * cols);
         let y = ops::swiglu(&mut case.graph, gate, None, random.pick(&[0.5, 10.0, f32::INFINITY]));
-        let order = random.pick(&[CodeOrder::Parted, CodeOrder::Bytes]);
-        ops::quantize_activations(&mut case.graph, y, order);
-        assert_eq!(case.graph.nodes().len(), 1);
-        if seed % 2 == 0 {
-            let w = case.graph.weight("reader", Elem::F32, 3, cols);
-            ops::matmul(&mut case.graph, y, w);
-        }
-        case.check(&gpu, 1e-5);
+        case.check_in_eight_bits(&gpu, y, seed % 2 == 0, 1e-5);
     }
 }

@@ -14,9 +14,9 @@ fn $W_raw(at: u32, g: u32) -> $W_Raw {
 
 fn $W_numbers(raw: $W_Raw) -> Numbers {
     return numbers_of(
-        about(32.0, joined(bits4(raw.low.x), bits2(raw.high.x), 4u)),
-        about(32.0, joined(bits4(raw.low.y), bits2(raw.high.x >> 16u), 4u)),
-        about(32.0, joined(bits4(raw.low.z), bits2(raw.high.y), 4u)),
-        about(32.0, joined(bits4(raw.low.w), bits2(raw.high.y >> 16u), 4u)),
+        about($W_middle, joined(bits4(raw.low.x), bits2(raw.high.x), 4u)),
+        about($W_middle, joined(bits4(raw.low.y), bits2(raw.high.x >> 16u), 4u)),
+        about($W_middle, joined(bits4(raw.low.z), bits2(raw.high.y), 4u)),
+        about($W_middle, joined(bits4(raw.low.w), bits2(raw.high.y >> 16u), 4u)),
     );
 }
