@@ -14,7 +14,11 @@
 //
 // With FOURS dim is a multiple of 4.
 
+//#if FEW_QUERIES
+//#include flash_few
+//#else
 //#include flash
+//#endif
 //#include fours
 
 struct Params {

@@ -15,7 +15,11 @@
 // With FOURS all dims, pitches and steps of f32 are multiples of 4, and counted in fours. Lengths of all of these but the two
 // dims are in cells of lib/fours.wgsl.
 
+//#if FEW_QUERIES
+//#include flash_few
+//#else
 //#include flash
+//#endif
 //#include fours
 
 struct Params {

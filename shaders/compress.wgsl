@@ -73,7 +73,8 @@ fn main(ids: Ids) {
         pooled[c] = v;
         square = fma(v, v, square);
     }
-    // Its barriers also show all of `pooled` to all.
+    // Shows all of `pooled` to all.
+    workgroupBarrier();
     let scale = inverseSqrt(reduce_sum(ids, square) / f32(params.dim) + params.eps);
 
     let out = (slot * params.entries + start / params.ratio) * params.dim;

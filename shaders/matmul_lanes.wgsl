@@ -23,28 +23,20 @@ override OUTS: u32 = 2u;
 //#if FEW
 @group(0) @binding(5) var<storage, read> pages: array<u32>;  // [experts]: where an expert's rows are
 @group(0) @binding(6) var<storage, read> ids: array<u32>;    // [slots]: the slot's expert
-//#if GATED
-@group(0) @binding(7) var<storage, read> weights: array<f32>;  // [slots]
-//#if WIDE
-@group(0) @binding(8) var<storage, read> w3: array<vec2<u64>>;  // as w
-//#else
-@group(0) @binding(8) var<storage, read> w3: array<vec4<u32>>;  // as w
-//#endif
-//#endif
 //#else
 //#include expert_tile
+//#endif
 //#if GATED
-@group(0) @binding(8) var<storage, read> weights: array<f32>;  // [slots]
+@group(0) @binding(next) var<storage, read> weights: array<f32>;  // [slots]
+//#endif
+//#endif
+//#if GATED
 //#if WIDE
-@group(0) @binding(9) var<storage, read> w3: array<vec2<u64>>;  // as w
+@group(0) @binding(next) var<storage, read> w3: array<vec2<u64>>;  // as w; without EXPERTS w again
 //#else
-@group(0) @binding(9) var<storage, read> w3: array<vec4<u32>>;  // as w
+@group(0) @binding(next) var<storage, read> w3: array<vec4<u32>>;  // as w; without EXPERTS w again
 //#endif
-//#endif
-//#endif
-//#if GATED
 //#include weight_numbers W=w3
-//#endif
 //#endif
 
 @compute @workgroup_size(WG)
@@ -97,9 +89,16 @@ fn main(ids_in: Ids) {
 //#endif
 //#end
 //#end
+//#if NORM
+        var squares = 0.0;
+//#endif
         let last = (params.oct - 1u) / 4u;
         for (var g0 = 0u; g0 <= last; g0 += AHEAD) {
-            let mine = x_load(begin, min(g0 + ids_in.sublane / ROWS % AHEAD, last));
+            let mine_at = g0 + ids_in.sublane / ROWS % AHEAD;
+            let mine = x_load(begin, min(mine_at, last));
+//#if NORM
+            squares += select(0.0, mine.squares, mine_at <= last);
+//#endif
             // Compilers write this loop out, and then know which lane shows its numbers. A shuffle from a
             // lane they do not know costs as much as loads.
             for (var i = 0u; i < AHEAD; i++) {
@@ -111,7 +110,7 @@ fn main(ids_in: Ids) {
                 let w_$J = w_load(at_$J, g);
 //#end
 //#if GATED
-                let w3_0 = w3_load(at_0, g);
+                let w3_0 = w3_load(at_0 + params.up, g);
 //#endif
 //#each J OUTS
                 let v_$J = w_numbers(w_$J.raw);
@@ -168,6 +167,22 @@ fn main(ids_in: Ids) {
 //#end
             }
         }
+//#if NORM
+        // Of lanes that load the same, one counts.
+        squares = select(0.0, squares, ids_in.sublane < ROWS * AHEAD);
+//#each P PARTS
+//#each R PART
+        let of_$P_$R = ids_in.sublane % ROWS == $Pu * PART + $Ru;
+        let factor_$P_$R = norm_factor(subgroupAdd(select(0.0, squares, of_$P_$R)));
+//#each J OUTS
+        acc_$J_$P_$R *= factor_$P_$R;
+//#end
+//#if GATED
+        acc3_$P_$R *= factor_$P_$R;
+//#endif
+//#end
+//#end
+//#endif
 //#each P PARTS
 //#each R PART
         if b + $Pu * PART + $Ru < rows {
@@ -176,7 +191,11 @@ fn main(ids_in: Ids) {
             if n0 + $Ju * WG < outputs {
                 var sum = acc_$J_$P_$R;
 //#if GATED
+//#if EXPERTS
                 sum = gated(sum, acc3_$P_$R, weights[row]);
+//#else
+                sum = gated(sum, acc3_$P_$R, 1.0);
+//#endif
 //#endif
                 let col = y_at + n0 + $Ju * WG;
 //#if BIAS

@@ -20,13 +20,22 @@ const BLOCK: u32 = TEAMS * OUTS;
 //#if GATED
 @group(0) @binding(7) var<storage, read> weights: array<f32>;  // [slots]
 @group(0) @binding(8) var<storage, read> w3: array<vec4<u32>>;  // as w
-//#include weight W=w3
 //#endif
+//#else
+//#if GATED
+@group(0) @binding(next) var<storage, read> w3: array<vec4<u32>>;  // w again
+//#endif
+//#endif
+//#if GATED
+//#include weight W=w3
 //#endif
 
 var<workgroup> partial: array<f32, LANES * BLOCK * ROWS>;
 //#if GATED
 var<workgroup> partial3: array<f32, LANES * BLOCK * ROWS>;
+//#endif
+//#if NORM
+var<workgroup> partial_squares: array<f32, LANES * ROWS>;
 //#endif
 
 @compute @workgroup_size(WG)
@@ -71,6 +80,12 @@ fn main(ids_in: Ids) {
         acc3[i] = 0.0;
 //#endif
     }
+//#if NORM
+    var squares: array<f32, ROWS>;
+    for (var r = 0u; r < ROWS; r++) {
+        squares[r] = 0.0;
+    }
+//#endif
     for (var g = lane; g * w_group < params.oct; g += LANES) {
         var scales: array<Scale, OUTS>;
 //#if GATED
@@ -79,7 +94,7 @@ fn main(ids_in: Ids) {
         for (var j = 0u; j < OUTS; j++) {
             scales[j] = w_scale(at[j], g);
 //#if GATED
-            scales3[j] = w3_scale(at[j], g);
+            scales3[j] = w3_scale(at[j] + params.up, g);
 //#endif
         }
         let end = min((g + 1u) * w_group, params.oct);
@@ -87,12 +102,16 @@ fn main(ids_in: Ids) {
             var xs: array<Oct, ROWS>;
             for (var r = 0u; r < ROWS; r++) {
                 let row = min(row0 + r, rows - 1u) / params.share;
-                xs[r] = load_x(row * params.x_cols + x_at, o * 8u);
+                xs[r] = x_oct(row * params.x_cols + x_at, o * 8u);
+//#if NORM
+                squares[r] += square_sum(xs[r]);
+                xs[r] = normed(xs[r], o * 8u);
+//#endif
             }
             for (var j = 0u; j < OUTS; j++) {
                 let v = w_codes(at[j], o);
 //#if GATED
-                let v3 = w3_codes(at[j], o);
+                let v3 = w3_codes(at[j] + params.up, o);
 //#endif
                 for (var r = 0u; r < ROWS; r++) {
                     acc[j * ROWS + r] += w_dot(v, scales[j], xs[r]);
@@ -112,6 +131,13 @@ fn main(ids_in: Ids) {
 //#endif
         }
     }
+//#if NORM
+    if team == 0u {
+        for (var r = 0u; r < ROWS; r++) {
+            partial_squares[r * LANES + lane] = squares[r];
+        }
+    }
+//#endif
     workgroupBarrier();
     for (var i = ids_in.lane; i < BLOCK * ROWS; i += WG) {
         let n = block + i / ROWS;
@@ -123,12 +149,27 @@ fn main(ids_in: Ids) {
         for (var l = 0u; l < LANES; l++) {
             sum += partial[i * LANES + l];
         }
+//#if NORM
+        var square = 0.0;
+        for (var l = 0u; l < LANES; l++) {
+            square += partial_squares[i % ROWS * LANES + l];
+        }
+        let factor = norm_factor(square);
+        sum *= factor;
+//#endif
 //#if GATED
         var up = 0.0;
         for (var l = 0u; l < LANES; l++) {
             up += partial3[i * LANES + l];
         }
+//#if NORM
+        up *= factor;
+//#endif
+//#if EXPERTS
         sum = gated(sum, up, weights[row]);
+//#else
+        sum = gated(sum, up, 1.0);
+//#endif
 //#endif
         let col = y_at + n;
 //#if BIAS

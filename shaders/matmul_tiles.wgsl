@@ -79,7 +79,7 @@ fn main(ids: Ids) {
 //#else
                 let row = (row0 + m) / params.share;
 //#endif
-                v = load_x(row * params.x_cols + x_at, at * 8u);
+                v = x_oct(row * params.x_cols + x_at, at * 8u);
             }
             let to = m * PITCH + i % 2u * 2u;
             x_tile[to] = v.lo;

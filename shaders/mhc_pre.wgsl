@@ -57,23 +57,22 @@ fn main(ids: Ids) {
     let m = row * (2u + N) * N;
 
     // Sinkhorn: columns and rows by turns, ending on columns, a lane a row or column.
-    let worker = ids.lane < N;
-    if worker {
-        softmax_row(ids.lane, m, unit);
+    for (var line = ids.lane; line < N; line += WG) {
+        softmax_row(line, m, unit);
     }
     for (var half = 1u; half < 2u * params.iters; half++) {
         let columns = half % 2u == 1u;
         workgroupBarrier();
-        if worker {
-            divide(select(ids.lane * N, ids.lane, columns), select(1u, N, columns));
+        for (var line = ids.lane; line < N; line += WG) {
+            divide(select(line * N, line, columns), select(1u, N, columns));
         }
     }
-    if worker {
-        // A lane writes its own column, which no other lane has touched since.
-        let to = row * (N + N * N) + ids.lane;
-        coef[to] = 2.0 * sigmoid(mix[m + N + ids.lane] * unit * scale[1] + base[N + ids.lane]);
+    for (var col = ids.lane; col < N; col += WG) {
+        // A lane writes its own columns, which no other lane has touched since.
+        let to = row * (N + N * N) + col;
+        coef[to] = 2.0 * sigmoid(mix[m + N + col] * unit * scale[1] + base[N + col]);
         for (var i = 0u; i < N; i++) {
-            coef[to + N + N * i] = square[i * N + ids.lane];
+            coef[to + N + N * i] = square[i * N + col];
         }
     }
     fold_streams(ids, row, m, unit);

@@ -10,21 +10,25 @@
 @group(0) @binding(2) var<storage, read> x: array<f32>;
 //#endif
 //#include weight W=w
-
-// 8 elements of a row of x, from element `at` of a group of `params.k` that begins at `base`;
-// zeros beyond its end.
-fn load_x(base: u32, at: u32) -> Oct {
+//#include f32_oct B=x
+//#if NORM
 //#if X8
-    let i = (base + at) / 4u;
-    return Oct(bitcast<vec4<f32>>(x_quad(i)), bitcast<vec4<f32>>(x_quad(i + 1u)));
-//#else
-    var v: array<f32, 8>;
-    for (var i = 0u; i < 8u; i++) {
-        v[i] = 0.0;
-        if at + i < params.k {
-            v[i] = x[base + at + i];
-        }
-    }
-    return Oct(vec4(v[0], v[1], v[2], v[3]), vec4(v[4], v[5], v[6], v[7]));
+//#include quads W=norm
 //#endif
+//#include f32_oct B=norm
+
+fn square_sum(v: Oct) -> f32 {
+    return dot(v.lo, v.lo) + dot(v.hi, v.hi);
 }
+
+// `v`, elements of x from the `at`th on, times those of the norm.
+fn normed(v: Oct, at: u32) -> Oct {
+    let n = norm_oct(0u, at);
+    return Oct(v.lo * n.lo, v.hi * n.hi);
+}
+
+// What the products are still to be multiplied by.
+fn norm_factor(squares: f32) -> f32 {
+    return inverseSqrt(squares / f32(params.k) + params.eps);
+}
+//#endif

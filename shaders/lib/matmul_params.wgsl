@@ -25,6 +25,8 @@ struct Params {
     fixed: u32,    // rows of y in any case
     share: u32,    // rows of y that read the same row of x
     limit: f32,    // SwiGLU's clamp
+    up: u32,       // vec4s from a row of w to the row of w3 that goes with it
+    eps: f32,      // of the norm
 }
 @group(0) @binding(0) var<uniform> params: Params;
 

@@ -1,7 +1,17 @@
 // Sum and maximum over a workgroup of WG invocations; all must call, all get the result. The order
-// of additions is fixed on a given adapter. WG is a power of two declared by the including file.
+// of additions is fixed on a given adapter. WG is a power of two declared by the including file. With
+// ONE_SUBGROUP a workgroup is one, and nothing here is a barrier; otherwise both are.
 //#include step
 
+//#if ONE_SUBGROUP
+fn reduce_sum(ids: Ids, value: f32) -> f32 {
+    return subgroupAdd(value);
+}
+
+fn reduce_max(ids: Ids, value: f32) -> f32 {
+    return subgroupMax(value);
+}
+//#else
 //#if SUBGROUPS
 // No subgroup is narrower than 4.
 var<workgroup> reduce_part: array<f32, WG / 4u>;
@@ -61,4 +71,5 @@ fn reduce_max(ids: Ids, value: f32) -> f32 {
     workgroupBarrier();
     return reduce_part[0];
 }
+//#endif
 //#endif

@@ -17,6 +17,10 @@ struct Xs {
     v: Numbers,
     // Of the first 16 and of the last.
     sums: vec2<f32>,
+//#if NORM
+    // Of all, before the norm.
+    squares: f32,
+//#endif
 }
 
 //#if EIGHT_BITS
@@ -48,16 +52,28 @@ fn in_turns(even: vec4<f32>, odd: vec4<f32>) -> Oct {
 // Elements 32 * g and on of the row of x at `begin`; zeros beyond its end.
 fn x_load(begin: u32, g: u32) -> Xs {
     let o = 4u * g;
-    let v = numbers_of(
-        x_oct(begin, o), x_oct(begin, o + 1u), x_oct(begin, o + 2u), x_oct(begin, o + 3u),
-    );
+//#each O 4
+    var v_$O = part(begin, o + $Ou);
+//#end
+//#if NORM
+    let squares = square_sum(v_0) + square_sum(v_1) + square_sum(v_2) + square_sum(v_3);
+//#each O 4
+    v_$O = normed(v_$O, min(o + $Ou, params.oct - 1u) * 8u);
+//#end
+//#endif
+    let v = numbers_of(v_0, v_1, v_2, v_3);
     let first = v.v[0] + v.v[1] + v.v[2] + v.v[3];
     let last = v.v[4] + v.v[5] + v.v[6] + v.v[7];
-    return Xs(v, vec2(dot(first, vec4(1.0)), dot(last, vec4(1.0))));
+    let sums = vec2(dot(first, vec4(1.0)), dot(last, vec4(1.0)));
+//#if NORM
+    return Xs(v, sums, squares);
+//#else
+    return Xs(v, sums);
+//#endif
 }
 
-fn x_oct(begin: u32, o: u32) -> Oct {
-    let there = load_x(begin, min(o, params.oct - 1u) * 8u);
+fn part(begin: u32, o: u32) -> Oct {
+    let there = x_oct(begin, min(o, params.oct - 1u) * 8u);
     let zero = vec4<f32>();
     return Oct(select(zero, there.lo, o < params.oct), select(zero, there.hi, o < params.oct));
 }

@@ -104,6 +104,18 @@ impl Kernel {
         if on { self.flag(flag) } else { self }
     }
 
+    /// Of a kernel that includes `lib/reduce.wgsl`: how it sums over a workgroup of `wg` invocations
+    /// on such a device. On a software adapter a workgroup is one subgroup instead, since a barrier
+    /// there costs more than a row's work.
+    #[must_use]
+    pub fn reduces(self, limits: &Limits, wg: u32) -> Self {
+        let kernel = self.flag_if(limits.subgroups, "SUBGROUPS");
+        match limits.serial_lanes {
+            0 => kernel.constant("WG", wg),
+            lanes => kernel.flag("ONE_SUBGROUP").constant("WG", lanes),
+        }
+    }
+
     /// Sets an `override` constant.
     #[must_use]
     pub fn constant(mut self, name: &'static str, value: u32) -> Self {

@@ -6,6 +6,7 @@
 //! such value. `//#include FOLDER/?` includes the file of that folder that one of the flags names.
 //! `//#each I CONSTANT` ... `//#end` repeats lines with 0, 1, ... in place of `$I`, that often: variables
 //! where loops over an array would do, if all compilers unrolled them.
+//! `@binding(next)` is the binding after the highest of those declared before.
 //! `override NAME: u32 = DEFAULT;` declarations become `const` with the kernel's value, so that
 //! they may size register arrays too, and so that every backend's translator sees constants.
 
@@ -42,9 +43,11 @@ pub fn specialise(name: &str, flags: &[&str], consts: &[(&str, u32)]) -> String 
     expansion.file(&format!("{name}.wgsl"), &[]);
     let out = expansion.out;
     let mut unused: HashSet<&str> = consts.iter().map(|c| c.0).collect();
+    let mut bindings = 0;
     let text: String = out
         .lines()
         .map(|line| {
+            let line = &numbered(line, &mut bindings);
             let Some(decl) = line.strip_prefix("override ") else { return format!("{line}\n") };
             let Some((key, rest)) = decl.split_once(':') else {
                 panic!("{name}: `{line}` declares no type")
@@ -60,6 +63,15 @@ pub fn specialise(name: &str, flags: &[&str], consts: &[(&str, u32)]) -> String 
         .collect();
     assert!(unused.is_empty(), "{name} declares no override {unused:?}");
     text
+}
+
+/// The line with its binding's number, if it declares one. Those before it are below `bindings`.
+fn numbered(line: &str, bindings: &mut u32) -> String {
+    let Some((before, rest)) = line.split_once("@binding(") else { return line.to_owned() };
+    let Some((number, rest)) = rest.split_once(')') else { return line.to_owned() };
+    let number = number.parse().unwrap_or(*bindings);
+    *bindings = (number + 1).max(*bindings);
+    format!("{before}@binding({number}){rest}")
 }
 
 /// A kernel in the making.

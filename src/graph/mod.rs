@@ -8,16 +8,17 @@
 //! token rows and output rows a step has ([`Extent`]), so that one graph serves a prefill chunk of
 //! any length, the decode of one sequence and the decode of many.
 
+mod fuse;
 mod plan;
 pub mod reference;
 
 use std::fmt;
 
+pub use fuse::{EightBits, Gate, Norm, Part, fuse};
 pub use plan::{Plan, plan};
 
 use crate::formats::BlockFormat;
 use crate::gpu::{Kernel, Limits};
-use crate::ops::CodeOrder;
 
 /// How many rows a step has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -218,17 +219,6 @@ pub struct Cost {
     pub flops: u64,
 }
 
-/// A tensor, and the same in 8 bits: see [`crate::ops::quantize_activations`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EightBits {
-    /// What is rounded.
-    pub of: TensorId,
-    /// Where the codes go.
-    pub to: TensorId,
-    /// The order of the codes.
-    pub order: CodeOrder,
-}
-
 /// An op: its formula lives in its file's doc comment, its reference function here, its kernel in
 /// the shader of the same name.
 pub trait Op: fmt::Debug + Send + Sync {
@@ -244,14 +234,13 @@ pub trait Op: fmt::Debug + Send + Sync {
     /// The GPU dispatches that do the same, for a device with these limits.
     fn kernels(&self, graph: &Graph, limits: &Limits) -> Vec<Kernel>;
 
-    /// What it makes of a tensor in 8 bits, if it does.
-    fn eight_bits(&self) -> Option<EightBits> {
+    /// What of it other nodes may do in its place: all that it does.
+    fn part(&self) -> Option<Part> {
         None
     }
 
-    /// The same op, which writes what [`EightBits`] asks for beside its result, if there is one that
-    /// does so in its own dispatch.
-    fn with_eight_bits(&self, _: EightBits) -> Option<Box<dyn Op>> {
+    /// The same op with another node's part, if one dispatch does both.
+    fn with(&self, _: Part, _: &Graph) -> Option<Box<dyn Op>> {
         None
     }
 
@@ -412,20 +401,9 @@ impl Graph {
         self.shared(Tensor { name: name.into(), elem, rows, cols, home: Home::Output, granule: 1 })
     }
 
-    /// Whether a node reads what is in this tensor.
-    pub fn is_read(&self, id: TensorId) -> bool {
-        let reads = |u: &Use| u.tensor == id && matches!(u.access, Access::Read | Access::Update);
-        self.nodes.iter().flat_map(|n| n.op.uses()).any(|u| reads(&u))
-    }
-
     /// Appends an op; `part` is its label within the present scope.
     pub fn push(&mut self, part: &str, op: impl Op + 'static) {
         let label = self.label(part);
         self.nodes.push(Node { label, op: Box::new(op) });
-    }
-
-    /// Puts another op in place of that of a node.
-    pub fn replace(&mut self, node: usize, op: Box<dyn Op>) {
-        self.nodes[node].op = op;
     }
 }

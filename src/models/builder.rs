@@ -3,7 +3,7 @@
 
 use super::{Capacity, ModelWeights, RopeTable, TextTensors, frequencies};
 use crate::formats::Rope;
-use crate::graph::{Elem, Extent, Graph, StepSize, TensorId};
+use crate::graph::{Elem, Extent, Graph, StepSize, TensorId, fuse};
 use crate::ops::{
     self, ActRound, Chosen, EIGHT_BIT_GROUP, EXPERT_TILE, Extra, FEW_ROWS, HeadRope, MOST_CHOICES,
     MOST_EXPERTS, Slice, Slices,
@@ -307,7 +307,8 @@ impl<'a, 'w, C> Builder<'a, 'w, C> {
         let extra = Extra { output: Some("logits"), ..Extra::default() };
         let logits = self.multiply(x, head, extra);
         let tokens = ops::sample(&mut self.g, logits, self.outs);
-        let Self { g, rows, outs, ropes, .. } = self;
+        let Self { mut g, rows, outs, ropes, .. } = self;
+        fuse(&mut g);
         (g, TextTensors { rows, outs, images, ropes, logits, tokens })
     }
 }

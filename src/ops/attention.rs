@@ -194,7 +194,7 @@ impl Op for Node {
             Some(p) => bindings.extend([p.sums, p.marks].map(TensorId::write)),
             None => bindings.push(self.out.write()),
         }
-        let tiles = Tiles::new(a.heads, dim);
+        let tiles = Tiles::new(a.heads, dim, limits);
         let groups = a.heads.div_ceil(tiles.queries) * splits;
         let kernel = Kernel::new("attention", params, bindings, move |s| grid(s.rows * groups))
             .flag_if(whole, "FOURS")

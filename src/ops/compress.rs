@@ -153,7 +153,7 @@ impl Op for Compress {
         let most = dim.next_multiple_of(USUAL_DIM);
         vec![
             Kernel::new("compress", params, self.uses(), |s| grid(s.rows))
-                .flag_if(limits.subgroups, "SUBGROUPS")
+                .reduces(limits, 128)
                 .constant("MOST", most as u32),
         ]
     }

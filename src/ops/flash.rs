@@ -17,11 +17,31 @@ pub(super) struct Tiles {
     lanes: usize,
     value_lanes: usize,
     value_fours: usize,
+    /// Whether a workgroup is one subgroup, of a software adapter: `lib/flash_few.wgsl`.
+    few: bool,
 }
+
+/// Queries that one subgroup takes at most, and sums of values that each of its lanes has.
+const FEW_QUERIES: usize = 4;
+const FEW_SUMS: usize = 32;
 
 impl Tiles {
     /// For `queries` that may share a workgroup, and values of so many dims.
-    pub fn new(queries: usize, value_dim: usize) -> Self {
+    pub fn new(queries: usize, value_dim: usize, limits: &Limits) -> Self {
+        let lanes = limits.serial_lanes as usize;
+        if lanes > 0 && queries <= FEW_QUERIES {
+            let value_fours = value_dim.div_ceil(4 * lanes);
+            if queries * value_fours <= FEW_SUMS {
+                return Self {
+                    queries,
+                    keys: lanes,
+                    lanes,
+                    value_lanes: lanes,
+                    value_fours,
+                    few: true,
+                };
+            }
+        }
         // Wide values fill registers: fewer queries, and more lanes to share the dims.
         let (most, lanes) = if value_dim > 128 { (16, 128) } else { (32, 64) };
         let queries = queries.next_power_of_two().clamp(4, most);
@@ -30,7 +50,7 @@ impl Tiles {
         let fours = value_dim.div_ceil(4);
         let value_lanes = fours.next_power_of_two().min(4 * lanes / queries);
         let value_fours = fours.div_ceil(value_lanes);
-        Self { queries, keys, lanes, value_lanes, value_fours }
+        Self { queries, keys, lanes, value_lanes, value_fours, few: false }
     }
 
     /// Tells a kernel, and of a software adapter how many lanes may show each other what they load.
@@ -39,11 +59,14 @@ impl Tiles {
             ("QUERIES", self.queries),
             ("KEYS", self.keys),
             ("WG", self.lanes),
-            ("VALUE_LANES", self.value_lanes),
             ("VALUE_FOURS", self.value_fours),
         ];
         let kernel =
             consts.into_iter().fold(kernel, |k, (name, value)| k.constant(name, value as u32));
+        if self.few {
+            return kernel.flag("FEW_QUERIES").flag("SUBGROUPS");
+        }
+        let kernel = kernel.constant("VALUE_LANES", self.value_lanes as u32);
         // Lanes that do other dims of the products have nothing to show each other.
         match limits.serial_lanes {
             lanes if lanes > 0 && lanes as usize <= self.queries * self.keys / 16 => {

@@ -158,7 +158,7 @@ impl Op for HeadRope {
         let kernel =
             Kernel::new("head_rope", params, self.uses(), move |s| grid(rows.at(s) * heads));
         vec![match self.norm {
-            Some(_) => kernel.flag("NORM").flag_if(limits.subgroups, "SUBGROUPS"),
+            Some(_) => kernel.flag("NORM").reduces(limits, 64),
             // A lane a pair of the usual 64 rotated dimensions; there is nothing else to do.
             None => kernel.constant("WG", 32),
         }]

@@ -74,7 +74,7 @@ impl Op for LayerNorm {
         };
         vec![
             Kernel::new("layer_norm", params, self.uses(), move |s| grid(rows.at(s)))
-                .flag_if(limits.subgroups, "SUBGROUPS"),
+                .reduces(limits, 64),
         ]
     }
 

@@ -20,10 +20,13 @@ use std::ops::{Range, RangeInclusive};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
+use super::matmul_gated::MatmulGated;
 use super::quantize_activations::{CodeOrder, EIGHT_BIT_GROUP, columns, expand as expand_codes};
+use super::rms_norm::normalise;
+use super::swiglu::gated;
 use crate::gpu::{Binding, Kernel, Limits};
 use crate::graph::reference::Host;
-use crate::graph::{Cost, Elem, Extent, Graph, Op, StepSize, Tensor, TensorId, Use};
+use crate::graph::{Cost, Elem, Extent, Graph, Norm, Op, Part, StepSize, Tensor, TensorId, Use};
 
 /// Up to this many rows the row-wise kernel is used.
 pub const FEW_ROWS: usize = 8;
@@ -112,7 +115,7 @@ pub fn matmul_with(g: &mut Graph, x: TensorId, w: TensorId, extra: Extra) -> Ten
     if groups > 1 {
         g.keep_together(w, slices.w.step);
     }
-    g.push(&part, Matmul { x, w, y, groups, slices, extra });
+    g.push(&part, Matmul { x, w, y, groups, slices, extra, norm: None });
     y
 }
 
@@ -202,14 +205,16 @@ fn expert(
     y
 }
 
-#[derive(Debug)]
-struct Matmul {
-    x: TensorId,
-    w: TensorId,
-    y: TensorId,
-    groups: usize,
-    slices: Slices,
-    extra: Extra,
+#[derive(Clone, Debug)]
+pub(super) struct Matmul {
+    pub x: TensorId,
+    pub w: TensorId,
+    pub y: TensorId,
+    pub groups: usize,
+    pub slices: Slices,
+    pub extra: Extra,
+    /// What is made of `x` before it is multiplied.
+    pub norm: Option<Norm>,
 }
 
 #[derive(Debug)]
@@ -246,6 +251,8 @@ pub(super) struct Params {
     pub fixed: u32,
     pub share: u32,
     pub limit: f32,
+    pub up: u32,
+    pub eps: f32,
 }
 
 impl Params {
@@ -272,7 +279,7 @@ impl Params {
 #[derive(Clone, Copy, Default, Pod, Zeroable)]
 pub(super) struct Layout {
     /// From one row to the next, in 16 bytes.
-    pitch: u32,
+    pub pitch: u32,
     /// Where in a row the second, third and fourth plane begin, in words; 0 if there is none.
     planes: [u32; 3],
 }
@@ -297,7 +304,7 @@ impl From<Slice> for [u32; 2] {
 }
 
 /// Whether these activations are in 8 bits.
-fn in_eight_bits(x: &Tensor) -> bool {
+pub(super) fn in_eight_bits(x: &Tensor) -> bool {
     x.elem == Elem::U32
 }
 
@@ -315,9 +322,24 @@ fn numbers(host: &Host<'_>, x: TensorId, w: TensorId) -> Vec<f32> {
     }
 }
 
+/// The same of a dense product, which may have to make their norm.
+pub(super) fn operand(host: &Host<'_>, x: TensorId, w: TensorId, norm: Option<Norm>) -> Vec<f32> {
+    let mut numbers = numbers(host, x, w);
+    if let Some(n) = norm {
+        let weight = host.f32(n.weight);
+        numbers.chunks_exact_mut(weight.len()).for_each(|row| normalise(row, &weight, n.eps));
+    }
+    numbers
+}
+
+/// `matmul_rows` or its twin, for so many rows a workgroup.
+pub(super) fn rows_at_once(kernel: Kernel, rows: usize) -> Kernel {
+    kernel.constant("OUTS", TEAM_OUTS as u32).constant("ROWS", rows as u32)
+}
+
 /// The kernels that multiply activations of one kind.
 #[derive(Clone, Copy)]
-enum Kind {
+pub(super) enum Kind {
     /// One kernel for few rows and one for many.
     Tiled { rows: &'static str, tiles: &'static str },
     /// `matmul_lanes` for any number of rows.
@@ -326,9 +348,9 @@ enum Kind {
 
 /// What `matmul_lanes` is made for.
 #[derive(Clone, Copy)]
-struct Lanes {
+pub(super) struct Lanes {
     /// Lanes of a subgroup.
-    width: usize,
+    pub width: usize,
     /// Whether it loads 64 bits at once.
     wide: bool,
     /// Outputs an invocation makes, of one bank or of two together.
@@ -342,7 +364,7 @@ struct Lanes {
 impl Kind {
     /// Those for `x` and `outputs` rows of `w` on this device. This is where it is decided which kernels
     /// an adapter gets.
-    fn of(x: &Tensor, w: &Tensor, outputs: usize, banks: usize, limits: &Limits) -> Self {
+    pub fn of(x: &Tensor, w: &Tensor, outputs: usize, banks: usize, limits: &Limits) -> Self {
         let width = limits.serial_lanes as usize;
         let eight_bits = in_eight_bits(x);
         if (1..=LANES_WG).contains(&width) {
@@ -360,12 +382,12 @@ impl Kind {
 
 impl Lanes {
     /// Outputs a workgroup makes.
-    fn outputs(self) -> usize {
+    pub fn outputs(self) -> usize {
         LANES_WG * self.outs
     }
 
     /// `kernel` for steps of at most `most` rows, `block` of them a workgroup.
-    fn set(self, kernel: Kernel, most: usize, block: usize) -> Kernel {
+    pub fn set(self, kernel: Kernel, most: usize, block: usize) -> Kernel {
         let rows = most.next_power_of_two().min(self.width);
         let rows = if self.small { rows.min(LANES_PART) } else { rows };
         let part = rows.min(LANES_PART);
@@ -390,8 +412,10 @@ impl Lanes {
 const TEAMS: usize = 8;
 /// Outputs a team makes.
 const TEAM_OUTS: usize = 4;
+/// Outputs of its workgroup.
+pub(super) const ROWS_OUTPUTS: usize = TEAMS * TEAM_OUTS;
 /// Rows of x a workgroup of `matmul_rows` serves at most.
-const ROWS_MAX: usize = 4;
+pub(super) const ROWS_MAX: usize = 4;
 /// Invocations of a workgroup of `matmul_lanes`.
 const LANES_WG: usize = 16;
 /// Rows whose sums it has in registers at a time.
@@ -443,11 +467,12 @@ impl Op for Matmul {
         let mut uses = vec![self.x.read(), self.w.read(), y];
         uses.extend(self.extra.bias.map(TensorId::read));
         uses.extend(self.extra.residual.map(TensorId::read));
+        uses.extend(self.norm.map(|n| n.weight.read()));
         uses
     }
 
     fn reference(&self, host: &Host<'_>) {
-        let x = numbers(host, self.x, self.w);
+        let x = operand(host, self.x, self.w, self.norm);
         let (w, mut y) = (host.f32(self.w), host.f32_mut(self.y));
         let bias = self.extra.bias.map(|b| host.f32(b));
         let residual = self.extra.residual.map(|r| host.f32(r));
@@ -466,6 +491,34 @@ impl Op for Matmul {
                 }
             }
         });
+    }
+
+    fn with(&self, part: Part, graph: &Graph) -> Option<Box<dyn Op>> {
+        let (x, w, y) = (graph.tensor(self.x), graph.tensor(self.w), graph.tensor(self.y));
+        // Where there are many rows, these passes are short beside the product, and kernels have neither
+        // registers for two products nor time to make norms again and again.
+        if y.rows.at(graph.max) > FEW_ROWS || self.groups > 1 {
+            return None;
+        }
+        let Extra { bias, residual, output, into, .. } = self.extra;
+        match part {
+            Part::Norm(norm) => {
+                let whole = self.slices.x.at == 0 && w.cols == x.cols;
+                let able = norm.to == self.x && self.norm.is_none() && whole;
+                able.then(|| -> Box<dyn Op> {
+                    Box::new(Self { x: norm.of, norm: Some(norm), ..self.clone() })
+                })
+            }
+            Part::Gate(gate) => {
+                let plain =
+                    bias.or(residual).or(into).is_none() && output.is_none() && !in_eight_bits(x);
+                let whole = gate.of == self.y && self.slices.outputs == w.rows.fixed;
+                (plain && whole && self.slices.x.at == 0).then(|| -> Box<dyn Op> {
+                    Box::new(MatmulGated { x: self.x, w: self.w, gate, norm: self.norm })
+                })
+            }
+            Part::EightBits(_) => None,
+        }
     }
 
     fn kernels(&self, graph: &Graph, limits: &Limits) -> Vec<Kernel> {
@@ -493,6 +546,7 @@ impl Op for Matmul {
                 group: held.groups.start as u32,
                 first: held.outputs.start as u32,
                 count: count as u32,
+                eps: self.norm.map_or(0.0, |n| n.eps),
                 ..Params::new(x, w, y)
             };
             let rows = y.rows;
@@ -507,7 +561,8 @@ impl Op for Matmul {
                     .flag(w.elem.name())
                     .flag_if(eights, "X8")
                     .flag_if(self.extra.bias.is_some(), "BIAS")
-                    .flag_if(self.extra.residual.is_some(), "RESIDUAL");
+                    .flag_if(self.extra.residual.is_some(), "RESIDUAL")
+                    .flag_if(self.norm.is_some(), "NORM");
                 kernel.bindings[1].part = part;
                 kernel
             };
@@ -522,9 +577,8 @@ impl Op for Matmul {
             };
             if most <= FEW_ROWS {
                 let at_once = most.next_power_of_two().min(ROWS_MAX);
-                let kernel = kernel(shader, [TEAMS * TEAM_OUTS, at_once], 1..=most);
-                let kernel = kernel.constant("OUTS", TEAM_OUTS as u32);
-                kernels.push(kernel.constant("ROWS", at_once as u32));
+                let kernel = kernel(shader, [ROWS_OUTPUTS, at_once], 1..=most);
+                kernels.push(rows_at_once(kernel, at_once));
                 continue;
             }
             let small = if large { TILE } else { most };
@@ -553,7 +607,7 @@ impl Op for Matmul {
 
 /// Summed up in double precision: with the few huge activations that models have, a sum in single
 /// precision would be further from the truth than the kernels', which add up parts.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
+pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>() as f32
 }
 
@@ -590,9 +644,7 @@ impl Op for Expert {
                 let at = bank + c * k;
                 *y = dot(x, &w[at..][..k]);
                 if let Some((w3, limit)) = gate {
-                    let g = y.min(limit);
-                    let u = dot(x, &w3[at..][..k]).clamp(-limit, limit);
-                    *y = g / (1.0 + (-g).exp()) * u * weights[slot];
+                    *y = gated(*y, dot(x, &w3[at..][..k]), limit) * weights[slot];
                 }
             }
         });
@@ -640,8 +692,8 @@ impl Op for Expert {
                 };
                 match kind {
                     Kind::Tiled { rows, .. } => {
-                        let kernel = Kernel::new(rows, params, uses, slots(TEAMS * TEAM_OUTS));
-                        kernel.constant("OUTS", TEAM_OUTS as u32)
+                        let kernel = Kernel::new(rows, params, uses, slots(ROWS_OUTPUTS));
+                        rows_at_once(kernel, 1)
                     }
                     Kind::Lanes(lanes) => {
                         let grid = slots(lanes.outputs());

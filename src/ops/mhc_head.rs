@@ -82,7 +82,7 @@ impl Op for Head {
         };
         vec![
             Kernel::new("mhc_head", params, self.uses(), move |s| grid(rows.at(s)))
-                .flag_if(limits.subgroups, "SUBGROUPS")
+                .reduces(limits, 256)
                 .constant("N", self.p.n as u32),
         ]
     }

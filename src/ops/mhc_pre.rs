@@ -125,7 +125,7 @@ impl Op for Pre {
         };
         vec![
             Kernel::new("mhc_pre", params, self.uses(), move |s| grid(rows.at(s)))
-                .flag_if(limits.subgroups, "SUBGROUPS")
+                .reduces(limits, 256)
                 .constant("N", self.p.n as u32),
         ]
     }

@@ -18,6 +18,7 @@ mod head_rope;
 mod index_scores;
 mod layer_norm;
 mod matmul;
+mod matmul_gated;
 mod matmul_transposed;
 mod mhc_head;
 mod mhc_post;

@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use crate::formats::BlockFormat;
 use crate::gpu::{Kernel, Limits, grid};
 use crate::graph::reference::Host;
-use crate::graph::{Access, Cost, EightBits, Elem, Graph, Op, StepSize, Tensor, TensorId, Use};
+use crate::graph::{Cost, EightBits, Elem, Graph, Op, Part, StepSize, Tensor, TensorId, Use};
 
 /// Columns that share a scale.
 pub const EIGHT_BIT_GROUP: usize = 32;
@@ -66,31 +66,21 @@ impl CodeOrder {
 }
 
 /// `x` `[n, cols]` in 8 bits, as a U32 tensor that [`super::matmul_with`] takes in place of `x`. If
-/// the graph has it already and `x` has not changed since, that is used again. If the op that makes `x`
-/// can write it, that does so: one dispatch less.
+/// the graph has it already and `x` has not changed since, that is used again.
 pub fn quantize_activations(g: &mut Graph, x: TensorId, order: CodeOrder) -> TensorId {
     let (rows, cols) = (g.tensor(x).rows, g.tensor(x).cols);
     assert_eq!(cols % EIGHT_BIT_GROUP, 0, "columns of `{}`", g.tensor(x).name);
-    let maker = g.nodes().iter().rposition(|n| makes(&*n.op, x));
+    let maker = g.maker(x, g.nodes().len());
     // What has been made of `x` since it was written.
-    let since = &g.nodes()[maker.unwrap_or(0)..];
-    let made = since.iter().filter_map(|n| n.op.eight_bits());
-    if let Some(e) = made.rev().find(|e| e.of == x && e.order == order) {
-        return e.to;
+    for node in &g.nodes()[maker.unwrap_or(0)..] {
+        match node.op.part() {
+            Some(Part::EightBits(e)) if e.of == x && e.order == order => return e.to,
+            _ => {}
+        }
     }
     let y = g.scratch(order.part(), Elem::U32, rows, cols / EIGHT_BIT_GROUP * WORDS);
-    let eight_bits = EightBits { of: x, to: y, order };
-    let fused = maker.and_then(|n| Some((n, g.nodes()[n].op.with_eight_bits(eight_bits)?)));
-    match fused {
-        Some((node, op)) => g.replace(node, op),
-        None => g.push(order.part(), QuantizeActivations(eight_bits)),
-    }
+    g.push(order.part(), QuantizeActivations(EightBits { of: x, to: y, order }));
     y
-}
-
-/// Whether `op` changes `x`.
-fn makes(op: &dyn Op, x: TensorId) -> bool {
-    op.uses().iter().any(|u| u.tensor == x && u.access != Access::Read)
 }
 
 /// Columns of the activations in `t`, which may be in 8 bits.
@@ -183,8 +173,8 @@ impl Op for QuantizeActivations {
         quantize(&host.f32(self.0.of), self.0.order, &mut host.u32_mut(self.0.to));
     }
 
-    fn eight_bits(&self) -> Option<EightBits> {
-        Some(self.0)
+    fn part(&self) -> Option<Part> {
+        Some(Part::EightBits(self.0))
     }
 
     fn kernels(&self, graph: &Graph, _: &Limits) -> Vec<Kernel> {

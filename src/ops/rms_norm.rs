@@ -6,7 +6,7 @@ use bytemuck::{Pod, Zeroable};
 use super::quantize_activations::{EIGHT_BIT_GROUP, flag_eight_bits, quantize};
 use crate::gpu::{Kernel, Limits, grid};
 use crate::graph::reference::Host;
-use crate::graph::{Cost, EightBits, Elem, Graph, Op, StepSize, TensorId, Use};
+use crate::graph::{Cost, EightBits, Elem, Graph, Norm, Op, Part, StepSize, TensorId, Use};
 
 /// Normalises each row of `x` `[n, cols]` and scales it by `weight` `[1, cols]`.
 pub fn rms_norm(g: &mut Graph, x: TensorId, weight: TensorId, eps: f32) -> TensorId {
@@ -33,6 +33,15 @@ struct RmsNorm {
     eight_bits: Option<EightBits>,
     cols: usize,
     eps: f32,
+}
+
+/// The norm of one row, in place.
+pub(super) fn normalise(row: &mut [f32], weight: &[f32], eps: f32) {
+    let mean = row.iter().map(|v| v * v).sum::<f32>() / row.len() as f32;
+    let scale = (mean + eps).sqrt().recip();
+    for (v, w) in row.iter_mut().zip(weight) {
+        *v = *v * scale * w;
+    }
 }
 
 #[repr(C)]
@@ -65,25 +74,26 @@ impl Op for RmsNorm {
         }
         let mut y = host.f32_mut(self.y.unwrap_or(self.x));
         for y in y.chunks_exact_mut(host.cols(self.x)) {
-            let y = &mut y[..self.cols];
-            let mean = y.iter().map(|v| v * v).sum::<f32>() / self.cols as f32;
-            let scale = (mean + self.eps).sqrt().recip();
-            for (y, w) in y.iter_mut().zip(weight.iter()) {
-                *y = *y * scale * w;
-            }
+            normalise(&mut y[..self.cols], &weight, self.eps);
         }
         if let Some(e) = self.eight_bits {
             quantize(&y, e.order, &mut host.u32_mut(e.to));
         }
     }
 
-    fn eight_bits(&self) -> Option<EightBits> {
-        self.eight_bits
+    fn part(&self) -> Option<Part> {
+        let Self { x: of, weight, eps, .. } = *self;
+        let to = self.y.filter(|_| self.eight_bits.is_none())?;
+        Some(Part::Norm(Norm { of, to, weight, eps }))
     }
 
-    fn with_eight_bits(&self, e: EightBits) -> Option<Box<dyn Op>> {
-        let able = self.y == Some(e.of) && self.eight_bits.is_none();
-        able.then(|| -> Box<dyn Op> { Box::new(Self { eight_bits: Some(e), ..self.clone() }) })
+    fn with(&self, part: Part, _: &Graph) -> Option<Box<dyn Op>> {
+        match part {
+            Part::EightBits(e) if self.y == Some(e.of) && self.eight_bits.is_none() => {
+                Some(Box::new(Self { eight_bits: Some(e), ..self.clone() }))
+            }
+            _ => None,
+        }
     }
 
     fn kernels(&self, graph: &Graph, limits: &Limits) -> Vec<Kernel> {
@@ -102,15 +112,14 @@ impl Op for RmsNorm {
             uses.pop();
         }
         let kernel = Kernel::new("rms_norm", params, uses, move |s| grid(rows.at(s)))
-            .flag_if(self.y.is_none(), "IN_PLACE")
-            .flag_if(limits.subgroups, "SUBGROUPS");
-        let kernel = flag_eight_bits(kernel, self.eight_bits, keep);
-        if self.eight_bits.is_none() {
-            return vec![kernel];
-        }
+            .flag_if(self.y.is_none(), "IN_PLACE");
         // An invocation a group, or idle ones would take their time.
         let groups = self.cols / EIGHT_BIT_GROUP;
-        vec![kernel.constant("WG", groups.next_power_of_two().clamp(32, 256) as u32)]
+        let wg = match self.eight_bits {
+            Some(_) => groups.next_power_of_two().clamp(32, 256),
+            None => 64,
+        };
+        vec![flag_eight_bits(kernel, self.eight_bits, keep).reduces(limits, wg as u32)]
     }
 
     fn cost(&self, graph: &Graph, step: StepSize) -> Cost {

@@ -6,7 +6,7 @@ use bytemuck::{Pod, Zeroable};
 use super::quantize_activations::{EIGHT_BIT_GROUP, flag_eight_bits, quantize};
 use crate::gpu::{Kernel, Limits, grid};
 use crate::graph::reference::Host;
-use crate::graph::{Cost, EightBits, Elem, Graph, Op, StepSize, TensorId, Use};
+use crate::graph::{Cost, EightBits, Elem, Gate, Graph, Op, Part, StepSize, TensorId, Use};
 
 /// `[n, I]` from `gate` and `up`, both `[n, I]`, or from a `gate` `[n, 2 * I]` that holds `g`, then
 /// `u`, in each row. An infinite `limit` is none.
@@ -17,6 +17,18 @@ pub fn swiglu(g: &mut Graph, gate: TensorId, up: Option<TensorId>, limit: f32) -
     // Shaders may assume that there are no infinities.
     g.push("swiglu", Swiglu { gate, up, y, eight_bits: None, limit: limit.min(f32::MAX) });
     y
+}
+
+/// One number of the result.
+pub(super) fn gated(gate: f32, up: f32, limit: f32) -> f32 {
+    let g = gate.min(limit);
+    g / (1.0 + (-g).exp()) * up.clamp(-limit, limit)
+}
+
+/// The dispatch that makes what `gate` says, for products that can't.
+pub(super) fn gate_kernels(gate: Gate, graph: &Graph, limits: &Limits) -> Vec<Kernel> {
+    let Gate { of, to, limit } = gate;
+    Swiglu { gate: of, up: None, y: to, eight_bits: None, limit }.kernels(graph, limits)
 }
 
 #[derive(Clone, Debug)]
@@ -62,8 +74,7 @@ impl Op for Swiglu {
             let gate = &gate[row * gate_cols..(row + 1) * gate_cols];
             let up = up.as_ref().map_or(&gate[gate_cols - cols..], |up| &up[row * cols..]);
             for ((y, g), u) in y.iter_mut().zip(gate).zip(up) {
-                let (g, u) = (g.min(self.limit), u.clamp(-self.limit, self.limit));
-                *y = g / (1.0 + (-g).exp()) * u;
+                *y = gated(*g, *u, self.limit);
             }
         }
         if let Some(e) = self.eight_bits {
@@ -71,13 +82,20 @@ impl Op for Swiglu {
         }
     }
 
-    fn eight_bits(&self) -> Option<EightBits> {
-        self.eight_bits
+    fn part(&self) -> Option<Part> {
+        let Self { gate: of, y: to, limit, .. } = *self;
+        let alone = self.up.is_none() && self.eight_bits.is_none();
+        alone.then_some(Part::Gate(Gate { of, to, limit }))
     }
 
-    fn with_eight_bits(&self, e: EightBits) -> Option<Box<dyn Op>> {
-        let able = self.y == e.of && self.up.is_none() && self.eight_bits.is_none();
-        able.then(|| -> Box<dyn Op> { Box::new(Self { eight_bits: Some(e), ..self.clone() }) })
+    fn with(&self, part: Part, _: &Graph) -> Option<Box<dyn Op>> {
+        let alone = self.up.is_none() && self.eight_bits.is_none();
+        match part {
+            Part::EightBits(e) if self.y == e.of && alone => {
+                Some(Box::new(Self { eight_bits: Some(e), ..self.clone() }))
+            }
+            _ => None,
+        }
     }
 
     fn kernels(&self, graph: &Graph, _: &Limits) -> Vec<Kernel> {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use fathom::formats::BlockFormat;
 use fathom::gpu::{Gpu, GpuGraph, GpuStore, Limits, WeightSource};
 use fathom::graph::reference::{Data, Host, Store};
-use fathom::graph::{Elem, Graph, Home, Node, StepSize, Tensor, TensorId};
+use fathom::graph::{EightBits, Elem, Graph, Home, Node, StepSize, Tensor, TensorId, fuse};
 use fathom::ops::{self, CodeOrder};
 use half::{bf16, f16};
 use rand_chacha::ChaCha8Rng;
@@ -129,6 +129,8 @@ pub struct Case {
     given: HashMap<TensorId, Data>,
     /// Stored rows of weights in block formats.
     blocks: HashMap<String, Vec<u8>>,
+    /// What a node makes in 8 bits along with its result.
+    rounded: Option<EightBits>,
     random: Random,
 }
 
@@ -137,7 +139,7 @@ impl Case {
     pub fn new(seed: u64, step: StepSize) -> Self {
         let graph = Graph::new("case", step);
         let (given, blocks) = (HashMap::new(), HashMap::new());
-        Self { graph, step, given, blocks, random: Random::new(seed) }
+        Self { graph, step, given, blocks, rounded: None, random: Random::new(seed) }
     }
 
     /// Sets the contents of a weight, state or input tensor (dense, without row padding). Those not
@@ -176,7 +178,9 @@ impl Case {
     /// node, alone or beside numbers that another node reads.
     pub fn check_in_eight_bits(mut self, gpu: &Gpu, y: TensorId, is_read: bool, tolerance: f64) {
         let order = self.random.pick(&[CodeOrder::Parted, CodeOrder::Bytes]);
-        ops::quantize_activations(&mut self.graph, y, order);
+        let to = ops::quantize_activations(&mut self.graph, y, order);
+        self.rounded = Some(EightBits { of: y, to, order });
+        fuse(&mut self.graph);
         assert_eq!(self.graph.nodes().len(), 1);
         if is_read {
             let cols = self.graph.tensor(y).cols;
@@ -260,7 +264,7 @@ impl Case {
                     let at = written.iter().position(|&id| id == used.tensor).unwrap();
                     compared += 1;
                     // Of what is made in 8 bits as well, the rest is only kept if it is read.
-                    let rounded = node.op.eight_bits().filter(|e| makes(node, e.of));
+                    let rounded = self.rounded.filter(|e| makes(node, e.of));
                     if rounded.is_some_and(|e| e.of == used.tensor && !graph.is_read(e.of)) {
                         continue;
                     }

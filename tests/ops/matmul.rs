@@ -3,7 +3,7 @@
 use fathom::formats::BlockFormat;
 use fathom::gpu::Limits;
 use fathom::graph::reference::Data;
-use fathom::graph::{Elem, Extent, StepSize};
+use fathom::graph::{Elem, Extent, Graph, StepSize, fuse};
 use fathom::ops::{self, Chosen, CodeOrder, EXPERT_TILE, Extra, Slice, Slices};
 
 use crate::common::{Case, Random, formats, gpu};
@@ -243,6 +243,45 @@ fn activations_in_eight_bits() {
     }
 }
 
+/// Norms and gates that few rows leave to products: in each format, of any shape, with parts of weights
+/// that one binding can't hold.
+#[test]
+fn with_norms_and_gates() {
+    let Some(gpu) = gpu() else { return };
+    let mut random = Random::new(9);
+    for seed in 0..2 {
+        for elem in formats() {
+            let rows = random.pick(&[1, 1, 2, 3, 8]);
+            // Some are multiples of 8 and some large enough for more code.
+            let k = random.cols(elem, &[8, 33, 288, 544]);
+            let half = random.pick(&[1, 7, 40, 300]);
+            let mut case = Case::new(seed, StepSize { rows, outs: 1 });
+            let g = &mut case.graph;
+            let x = g.input("x", Elem::F32, Extent::ROWS, k);
+            let norm = g.weight("norm", Elem::F32, 1, k);
+            let bias = g.weight("bias", Elem::F32, 1, half);
+            let w = g.weight("w", elem, half, k);
+            let both = g.weight("both", elem, 2 * half, k);
+            let n = ops::rms_norm(g, x, norm, 1e-2);
+            ops::matmul_with(g, n, w, Extra { bias: Some(bias), ..Extra::default() });
+            let n = ops::rms_norm(g, x, norm, 1e-2);
+            let gate = ops::matmul(g, n, both);
+            // So low that it is met.
+            ops::swiglu(g, gate, None, 0.5);
+            fuse(g);
+            let names: Vec<_> = g.nodes().iter().map(|n| n.op.name()).collect();
+            assert_eq!(names, ["matmul", "matmul_gated"]);
+            let rows_of = |g: &Graph, n: usize| g.tensor(both).bytes(n) as u64;
+            let limits = Limits { max_binding_bytes: rows_of(g, half + 1), ..gpu.limits };
+            if seed == 0 {
+                case.check(&gpu, 2e-5);
+            } else {
+                case.check_with(&gpu, &[limits], 2e-5);
+            }
+        }
+    }
+}
+
 /// One quantised tensor serves all products of the same input, until that changes.
 #[test]
 fn activations_are_quantised_once() {
@@ -250,7 +289,7 @@ fn activations_are_quantised_once() {
     let g = &mut case.graph;
     let (x, weight) =
         (g.scratch("x", Elem::F32, Extent::ROWS, 64), g.weight("n", Elem::F32, 1, 32));
-    let of = |g: &mut fathom::graph::Graph, order| ops::quantize_activations(g, x, order);
+    let of = |g: &mut Graph, order| ops::quantize_activations(g, x, order);
     let first = of(g, CodeOrder::Parted);
     let bytes = of(g, CodeOrder::Bytes);
     assert_ne!(first, bytes);
