@@ -100,11 +100,18 @@ fn value4(place: u32, c: u32) -> vec4<f32> {
 
 @compute @workgroup_size(WG)
 fn main(ids: Ids) {
+    let lane = lane_of(ids);
     let blocks = (params.heads + QUERIES - 1u) / QUERIES;
-    let part = group_index(ids) % params.splits;
-    let block = group_index(ids) / params.splits;
-    let head0 = block % blocks * QUERIES;
-    let row = block / blocks;
+    var part: u32;
+    var head0: u32;
+    var row: u32;
+    // One turn, so that nothing is divided again: see causal_attention.wgsl.
+    for (var turn = 0u; turn < 1u; turn += step.one) {
+        part = group_index(ids) % params.splits;
+        let block = group_index(ids) / params.splits;
+        head0 = block % blocks * QUERIES;
+        row = block / blocks;
+    }
     if row >= step.rows {
         return;
     }
@@ -123,7 +130,7 @@ fn main(ids: Ids) {
 //#if PARTS
     if part * each >= count {
         // A sum of no weights tells the merge to leave the rest of this part alone.
-        for (var h = head0 + ids.lane; h < min(head0 + QUERIES, params.heads); h += WG) {
+        for (var h = head0 + lane; h < min(head0 + QUERIES, params.heads); h += WG) {
             marks[2u * to * params.heads + h] = LOWEST;
             marks[(2u * to + 1u) * params.heads + h] = 0.0;
         }
@@ -132,7 +139,7 @@ fn main(ids: Ids) {
 //#endif
 
     // This lane's heads; beyond the last one it is repeated.
-    let mine = head0 + lane_queries(ids.lane) + vec4<u32>(0u, 1u, 2u, 3u);
+    let mine = head0 + lane_queries(lane) + vec4<u32>(0u, 1u, 2u, 3u);
     let head = min(mine, vec4<u32>(params.heads - 1u));
     let q_at = (row * params.heads + head) * params.pitch;
 
@@ -140,21 +147,21 @@ fn main(ids: Ids) {
     softmax_start(&s);
     // The sink is a key without a value, which one lane of each head counts, in the first part.
     s.top = vec4<f32>(sinks[head.x], sinks[head.y], sinks[head.z], sinks[head.w]);
-    s.total = vec4<f32>(select(0.0, 1.0, part == 0u && ids.lane < Q4));
+    s.total = vec4<f32>(select(0.0, 1.0, part == 0u && lane < Q4));
     let rings = rows[row].slot * params.cap;
     let entries = rows[row].slot * params.entries;
     let keys = Keys(rings, first, in_ring, entries, row * params.select_cols + 1u);
     let end = min((part + 1u) * each, count);
     softmax_over(ids, q_at, keys, Seen(count), part * each, end, &s);
-    softmax_end(ids.lane, &s);
+    softmax_end(lane, &s);
 
     for (var t = 0u; t < VALUE_FOURS; t++) {
-        softmax_share(ids.lane, t, &s);
-        let c = value_four(ids.lane, t);
-        if writes_values(ids.lane) && c < params.value_fours {
+        softmax_share(lane, t, &s);
+        let c = value_four(lane, t);
+        if writes_values(lane) && c < params.value_fours {
             for (var i = 0u; i < 4u; i += step.one) {
                 if mine[i] < params.heads {
-                    var v = softmax_sum(ids.lane, i);
+                    var v = softmax_sum(lane, i);
 //#if PARTS
 //#else
                     v /= s.total[i];
@@ -166,7 +173,7 @@ fn main(ids: Ids) {
         }
     }
 //#if PARTS
-    if ids.lane < Q4 {
+    if lane < Q4 {
         for (var i = 0u; i < 4u; i += step.one) {
             if mine[i] < params.heads {
                 marks[2u * to * params.heads + head[i]] = s.top[i];

@@ -104,26 +104,36 @@ fn keys_of(row: u32) -> u32 {
 
 @compute @workgroup_size(WG)
 fn main(ids: Ids) {
+    let lane = lane_of(ids);
     // Queries are counted through the rows that a workgroup may take together.
     let one_by_one = params.one_by_one == 1u;
     let queries = select(step.rows, 1u, one_by_one) * params.share;
     let blocks = (queries + QUERIES - 1u) / QUERIES;
-    let part = group_index(ids) % params.splits;
-    let block = group_index(ids) / params.splits;
-    let query0 = block % blocks * QUERIES;
-    let bundle = block / blocks;
-    group = bundle % (params.heads / params.share);
-    let row0 = bundle / (params.heads / params.share);
+    var part: u32;
+    var query0: u32;
+    var row0: u32;
+    var mine: vec4<u32>;
+    var row: vec4<u32>;
+    var head: vec4<u32>;
+    // One turn. What comes out of a loop is kept over barriers; LLVM makes other results again wherever
+    // they are used, and divides in the innermost loop.
+    for (var turn = 0u; turn < 1u; turn += step.one) {
+        part = group_index(ids) % params.splits;
+        let block = group_index(ids) / params.splits;
+        query0 = block % blocks * QUERIES;
+        let bundle = block / blocks;
+        group = bundle % (params.heads / params.share);
+        row0 = bundle / (params.heads / params.share);
+        // This lane's queries; beyond the last one it is repeated and sees nothing.
+        mine = query0 + lane_queries(lane) + vec4<u32>(0u, 1u, 2u, 3u);
+        let query = min(mine, vec4<u32>(queries - 1u));
+        row = row0 + query / params.share;
+        head = group * params.share + query % params.share;
+    }
     if row0 >= select(1u, step.rows, one_by_one) {
         return;
     }
-
-    // This lane's queries; beyond the last one it is repeated and sees nothing.
-    let mine = query0 + lane_queries(ids.lane) + vec4<u32>(0u, 1u, 2u, 3u);
     let real = mine < vec4<u32>(queries);
-    let query = min(mine, vec4<u32>(queries - 1u));
-    let row = row0 + query / params.share;
-    let head = group * params.share + query % params.share;
     let q_at = row * params.q_pitch + head * (params.key_dim * FOUR / 4u);
 
     var s: Softmax;
@@ -150,17 +160,17 @@ fn main(ids: Ids) {
         softmax_over(ids, q_at, keys, see, part * each, min((part + 1u) * each, count), &s);
         run = run_end;
     }
-    softmax_end(ids.lane, &s);
+    softmax_end(lane, &s);
 
     let to = row * params.splits + part;
     for (var t = 0u; t < VALUE_FOURS; t++) {
-        softmax_share(ids.lane, t, &s);
-        let c = value_four(ids.lane, t);
-        if writes_values(ids.lane) && c < params.value_fours {
+        softmax_share(lane, t, &s);
+        let c = value_four(lane, t);
+        if writes_values(lane) && c < params.value_fours {
             for (var i = 0u; i < 4u; i += step.one) {
                 if real[i] {
                     let at = (to[i] * params.heads + head[i]) * (params.value_dim * FOUR / 4u);
-                    var v = softmax_sum(ids.lane, i);
+                    var v = softmax_sum(lane, i);
 //#if PARTS
 //#else
                     v /= s.total[i];
@@ -171,7 +181,7 @@ fn main(ids: Ids) {
         }
     }
 //#if PARTS
-    if ids.lane < Q4 {
+    if lane < Q4 {
         for (var i = 0u; i < 4u; i += step.one) {
             if real[i] {
                 marks[2u * to[i] * params.heads + head[i]] = s.top[i];

@@ -1,17 +1,14 @@
 // Matrix product where loads are dear, as on software adapters, whose lanes load one after the other.
 // An invocation makes OUTS outputs of ROWS rows: no two lanes of a subgroup load the same weights. Nor
-// the same of x: each loads 32 elements, of one of the ROWS rows, and shows them to the others. With
-// fewer rows than lanes, these load that much further ahead.
-// Flags and formula: lib/matmul.wgsl. With EXPERTS, flag FEW: a workgroup for a slot, rather than for a
-// tile of slots. Grid: (output blocks, row blocks, groups).
+// the same of x: each loads 32 elements, of one of the ROWS rows, and shows them to the others.
+// Flags and formula: lib/matmul.wgsl, but for those that few rows have, of matmul_lanes_rows. Grid:
+// (output blocks, row blocks, groups).
 
 override WG: u32 = 16u;
 // Rows of x at a time are PARTS times PART. Of a part, all sums fit in registers.
 override PARTS: u32 = 2u;
 override PART: u32 = 4u;
 const ROWS: u32 = PARTS * PART;
-// Lanes of a subgroup over ROWS; with less, some load in vain.
-override AHEAD: u32 = 1u;
 // Rows a workgroup serves.
 override BLOCK: u32 = 8u;
 // Outputs of an invocation.
@@ -20,23 +17,16 @@ override OUTS: u32 = 2u;
 //#include x_numbers
 
 //#if EXPERTS
-//#if FEW
-@group(0) @binding(5) var<storage, read> pages: array<u32>;  // [experts]: where an expert's rows are
-@group(0) @binding(6) var<storage, read> ids: array<u32>;    // [slots]: the slot's expert
-//#else
 //#include expert_tile
-//#endif
 //#if GATED
-@group(0) @binding(next) var<storage, read> weights: array<f32>;  // [slots]
-//#endif
-//#endif
-//#if GATED
+@group(0) @binding(8) var<storage, read> weights: array<f32>;  // [slots]
 //#if WIDE
-@group(0) @binding(next) var<storage, read> w3: array<vec2<u64>>;  // as w; without EXPERTS w again
+@group(0) @binding(9) var<storage, read> w3: array<vec2<u64>>;  // as w
 //#else
-@group(0) @binding(next) var<storage, read> w3: array<vec4<u32>>;  // as w; without EXPERTS w again
+@group(0) @binding(9) var<storage, read> w3: array<vec4<u32>>;  // as w
 //#endif
 //#include weight_numbers W=w3
+//#endif
 //#endif
 
 @compute @workgroup_size(WG)
@@ -44,11 +34,6 @@ fn main(ids_in: Ids) {
     let group = params.group + ids_in.group.z;
     // The block's first row and how many there are from it on; with tiles, of `sorted`.
 //#if EXPERTS
-//#if FEW
-    let row0 = ids_in.group.y;
-    let rows = 1u;
-    let page = pages[ids[row0]];
-//#else
     if ids_in.group.y >= tiles[0].expert {
         return;
     }
@@ -56,7 +41,6 @@ fn main(ids_in: Ids) {
     let row0 = tile.first;
     let rows = tile.count;
     let page = pages[tile.expert];
-//#endif
     if page < params.first || page >= params.first + params.count {
         return;
     }
@@ -89,100 +73,69 @@ fn main(ids_in: Ids) {
 //#endif
 //#end
 //#end
-//#if NORM
-        var squares = 0.0;
-//#endif
         let last = (params.oct - 1u) / 4u;
-        for (var g0 = 0u; g0 <= last; g0 += AHEAD) {
-            let mine_at = g0 + ids_in.sublane / ROWS % AHEAD;
-            let mine = x_load(begin, min(mine_at, last));
-//#if NORM
-            squares += select(0.0, mine.squares, mine_at <= last);
-//#endif
-            // Compilers write this loop out, and then know which lane shows its numbers. A shuffle from a
-            // lane they do not know costs as much as loads.
-            for (var i = 0u; i < AHEAD; i++) {
-                let g = g0 + i;
-                if g > last {
-                    break;
-                }
+        for (var g = 0u; g <= last; g++) {
+            let mine = x_load(begin, g);
 //#each J OUTS
-                let w_$J = w_load(at_$J, g);
+            let w_$J = w_load(at_$J, g);
 //#end
 //#if GATED
-                let w3_0 = w3_load(at_0 + params.up, g);
+            let w3_0 = w3_load(at_0, g);
 //#endif
 //#each J OUTS
-                let v_$J = w_numbers(w_$J.raw);
+            let v_$J = w_numbers(w_$J.raw);
 //#end
 //#if GATED
-                let v3_0 = w3_numbers(w3_0.raw);
+            let v3_0 = w3_numbers(w3_0.raw);
 //#endif
 //#each P PARTS
 //#each R PART
-                let sums_$P_$R = subgroupShuffle(mine.sums, i * ROWS + $Pu * PART + $Ru);
+            let sums_$P_$R = subgroupShuffle(mine.sums, $Pu * PART + $Ru);
 //#each J OUTS
-                acc_$J_$P_$R += w_shifts(w_$J, sums_$P_$R);
-                var sum_$J_$P_$R = 0.0;
+            acc_$J_$P_$R += w_shifts(w_$J, sums_$P_$R);
+            var sum_$J_$P_$R = 0.0;
 //#end
 //#if GATED
-                acc3_$P_$R += w3_shifts(w3_0, sums_$P_$R);
-                var sum3_$P_$R = 0.0;
+            acc3_$P_$R += w3_shifts(w3_0, sums_$P_$R);
+            var sum3_$P_$R = 0.0;
 //#endif
 //#end
 //#each Q 8
 //#each C 4
 //#each R PART
-                let x_$Q_$C_$P_$R = subgroupShuffle(mine.v.v[$Q][$C], i * ROWS + $Pu * PART + $Ru);
+            let x_$Q_$C_$P_$R = subgroupShuffle(mine.v.v[$Q][$C], $Pu * PART + $Ru);
 //#each J OUTS
-                sum_$J_$P_$R += v_$J.v[$Q][$C] * x_$Q_$C_$P_$R;
+            sum_$J_$P_$R += v_$J.v[$Q][$C] * x_$Q_$C_$P_$R;
 //#end
 //#if GATED
-                sum3_$P_$R += v3_0.v[$Q][$C] * x_$Q_$C_$P_$R;
+            sum3_$P_$R += v3_0.v[$Q][$C] * x_$Q_$C_$P_$R;
 //#endif
 //#end
 //#end
-                // The first half ends.
-                if $Q == 3 && w_halves {
+            // The first half ends.
+            if $Q == 3 && w_halves {
 //#each R PART
 //#each J OUTS
-                    acc_$J_$P_$R += w_$J.first.scale * sum_$J_$P_$R;
-                    sum_$J_$P_$R = 0.0;
+                acc_$J_$P_$R += w_$J.first.scale * sum_$J_$P_$R;
+                sum_$J_$P_$R = 0.0;
 //#end
 //#if GATED
-                    acc3_$P_$R += w3_0.first.scale * sum3_$P_$R;
-                    sum3_$P_$R = 0.0;
+                acc3_$P_$R += w3_0.first.scale * sum3_$P_$R;
+                sum3_$P_$R = 0.0;
 //#endif
-//#end
-                }
-//#end
-//#each R PART
-//#each J OUTS
-                acc_$J_$P_$R += w_$J.last.scale * sum_$J_$P_$R;
-//#end
-//#if GATED
-                acc3_$P_$R += w3_0.last.scale * sum3_$P_$R;
-//#endif
-//#end
 //#end
             }
-        }
-//#if NORM
-        // Of lanes that load the same, one counts.
-        squares = select(0.0, squares, ids_in.sublane < ROWS * AHEAD);
-//#each P PARTS
+//#end
 //#each R PART
-        let of_$P_$R = ids_in.sublane % ROWS == $Pu * PART + $Ru;
-        let factor_$P_$R = norm_factor(subgroupAdd(select(0.0, squares, of_$P_$R)));
 //#each J OUTS
-        acc_$J_$P_$R *= factor_$P_$R;
+            acc_$J_$P_$R += w_$J.last.scale * sum_$J_$P_$R;
 //#end
 //#if GATED
-        acc3_$P_$R *= factor_$P_$R;
+            acc3_$P_$R += w3_0.last.scale * sum3_$P_$R;
 //#endif
 //#end
 //#end
-//#endif
+        }
 //#each P PARTS
 //#each R PART
         if b + $Pu * PART + $Ru < rows {
@@ -191,11 +144,7 @@ fn main(ids_in: Ids) {
             if n0 + $Ju * WG < outputs {
                 var sum = acc_$J_$P_$R;
 //#if GATED
-//#if EXPERTS
                 sum = gated(sum, acc3_$P_$R, weights[row]);
-//#else
-                sum = gated(sum, acc3_$P_$R, 1.0);
-//#endif
 //#endif
                 let col = y_at + n0 + $Ju * WG;
 //#if BIAS
@@ -217,11 +166,7 @@ fn main(ids_in: Ids) {
 // The row of y that is the block's `m`th row, and that of x which it is made of.
 fn y_row(m: u32) -> u32 {
 //#if EXPERTS
-//#if FEW
-    return m;
-//#else
     return sorted[m];
-//#endif
 //#else
     return m;
 //#endif

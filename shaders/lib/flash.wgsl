@@ -59,6 +59,16 @@ struct Softmax {
     sum: array<vec4<f32>, 4u * VALUE_FOURS>,  // weighted sums: of each four of dims, a query each
 }
 
+// This invocation's place in the workgroup. Software adapters make the builtin by divisions, and again
+// wherever it is used after a barrier.
+fn lane_of(ids: Ids) -> u32 {
+//#if SERIAL
+    return ids.subgroup * LANES + ids.sublane;
+//#else
+    return ids.lane;
+//#endif
+}
+
 // In fours, so that long sums are as exact as sums of a quarter of their length.
 fn add_dot(sum: f32, a: vec4<f32>, b: vec4<f32>) -> f32 {
     return sum + fma(a.w, b.w, fma(a.z, b.z, fma(a.y, b.y, a.x * b.x)));
@@ -86,7 +96,7 @@ fn softmax_over(
     ids: Ids, queries: vec4<u32>, keys: Keys, see: Seen, first: u32, end: u32,
     s: ptr<function, Softmax>,
 ) {
-    let lane = ids.lane;
+    let lane = lane_of(ids);
     let q4 = lane % Q4;
     let k4 = lane / Q4 % K4;
     let dim_part = lane / (Q4 * K4);

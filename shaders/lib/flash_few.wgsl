@@ -24,6 +24,10 @@ struct Softmax {
 // What softmax_share handed out.
 var<private> shared_sum: array<vec4<f32>, QUERIES>;
 
+fn lane_of(ids: Ids) -> u32 {
+    return ids.sublane;
+}
+
 fn add_dot(sum: f32, a: vec4<f32>, b: vec4<f32>) -> f32 {
     return sum + fma(a.w, b.w, fma(a.z, b.z, fma(a.y, b.y, a.x * b.x)));
 }
@@ -42,13 +46,13 @@ fn softmax_over(
     s: ptr<function, Softmax>,
 ) {
     for (var tile = first; tile < end; tile += KEYS) {
-        let j = tile + ids.lane;
+        let j = tile + ids.sublane;
         let place = place_of(keys, min(j, end - 1u));
         var score = vec4<f32>();
         for (var block = 0u; block < params.key_fours; block += KEYS) {
             // Beyond the last four of dims it is read again, and multiplied by zero.
             let last = params.key_fours - 1u;
-            let four = block + ids.lane;
+            let four = block + ids.sublane;
 //#each I QUERIES
             let q_$I = select(vec4<f32>(), query4(queries[$I], min(four, last)), four <= last);
 //#end
@@ -81,7 +85,7 @@ fn softmax_over(
         let weight_$L_$I = vec4(subgroupShuffle(weight[$I], $Lu));
 //#end
         for (var t = 0u; t < VALUE_FOURS; t++) {
-            let v = value4(place_$L, min(value_four(ids.lane, t), params.value_fours - 1u));
+            let v = value4(place_$L, min(value_four(ids.sublane, t), params.value_fours - 1u));
 //#each I QUERIES
             let sum_$I = (*s).sum[QUERIES * t + $I];
             (*s).sum[QUERIES * t + $I] = fma(weight_$L_$I, v, sum_$I);

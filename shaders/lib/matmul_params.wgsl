@@ -27,6 +27,7 @@ struct Params {
     limit: f32,    // SwiGLU's clamp
     up: u32,       // vec4s from a row of w to the row of w3 that goes with it
     eps: f32,      // of the norm
+    outs: u32,     // outputs of an invocation of matmul_lanes_rows
 }
 @group(0) @binding(0) var<uniform> params: Params;
 

@@ -13,7 +13,8 @@
 //! bytes of `w`; `matmul_tiles` is bound by `2 * rows * N * K` operations. Both decode weights of
 //! any format in registers. Each has a twin (`_q8`) that multiplies integers, for `x` in 8 bits from
 //! [`quantize_activations`](super::quantize_activations) and weights whose formats allow it.
-//! Software adapters, where loads are what costs, have `matmul_lanes` in place of all four.
+//! Software adapters, where loads are what costs, have `matmul_lanes_rows` and `matmul_lanes` in place
+//! of these.
 
 use std::ops::{Range, RangeInclusive};
 
@@ -21,6 +22,7 @@ use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
 use super::matmul_gated::MatmulGated;
+use super::matmul_lanes::{Few, Lanes};
 use super::quantize_activations::{CodeOrder, EIGHT_BIT_GROUP, columns, expand as expand_codes};
 use super::rms_norm::normalise;
 use super::swiglu::gated;
@@ -253,6 +255,7 @@ pub(super) struct Params {
     pub limit: f32,
     pub up: u32,
     pub eps: f32,
+    pub outs: u32,
 }
 
 impl Params {
@@ -342,69 +345,23 @@ pub(super) fn rows_at_once(kernel: Kernel, rows: usize) -> Kernel {
 pub(super) enum Kind {
     /// One kernel for few rows and one for many.
     Tiled { rows: &'static str, tiles: &'static str },
-    /// `matmul_lanes` for any number of rows.
+    /// Those of software adapters.
     Lanes(Lanes),
 }
 
-/// What `matmul_lanes` is made for.
-#[derive(Clone, Copy)]
-pub(super) struct Lanes {
-    /// Lanes of a subgroup.
-    pub width: usize,
-    /// Whether it loads 64 bits at once.
-    wide: bool,
-    /// Outputs an invocation makes, of one bank or of two together.
-    outs: usize,
-    /// Whether it is for a weight that is soon multiplied: less code, which is sooner compiled.
-    small: bool,
-    /// The order of codes, of activations in 8 bits.
-    codes: Option<CodeOrder>,
-}
-
 impl Kind {
-    /// Those for `x` and `outputs` rows of `w` on this device. This is where it is decided which kernels
-    /// an adapter gets.
+    /// Those for `x` and `outputs` rows of `w`, or of as many `banks` as are multiplied together, on
+    /// this device. This is where it is decided which kernels an adapter gets.
     pub fn of(x: &Tensor, w: &Tensor, outputs: usize, banks: usize, limits: &Limits) -> Self {
-        let width = limits.serial_lanes as usize;
-        let eight_bits = in_eight_bits(x);
-        if (1..=LANES_WG).contains(&width) {
-            let codes = CodeOrder::of(w.elem).filter(|_| eight_bits);
-            let small = outputs.min(w.cols) < LARGE_SIDE;
-            let outs = if small { 1 } else { LANES_OUTS / banks };
-            return Self::Lanes(Lanes { width, wide: limits.wide_loads, outs, small, codes });
+        let codes = CodeOrder::of(w.elem).filter(|_| in_eight_bits(x));
+        let small = outputs.min(w.cols) < LARGE_SIDE;
+        match Lanes::of(limits, small, banks, codes) {
+            Some(lanes) => Self::Lanes(lanes),
+            None if in_eight_bits(x) => {
+                Self::Tiled { rows: "matmul_rows_q8", tiles: "matmul_tiles_q8" }
+            }
+            None => Self::Tiled { rows: "matmul_rows", tiles: "matmul_tiles" },
         }
-        if eight_bits {
-            return Self::Tiled { rows: "matmul_rows_q8", tiles: "matmul_tiles_q8" };
-        }
-        Self::Tiled { rows: "matmul_rows", tiles: "matmul_tiles" }
-    }
-}
-
-impl Lanes {
-    /// Outputs a workgroup makes.
-    pub fn outputs(self) -> usize {
-        LANES_WG * self.outs
-    }
-
-    /// `kernel` for steps of at most `most` rows, `block` of them a workgroup.
-    pub fn set(self, kernel: Kernel, most: usize, block: usize) -> Kernel {
-        let rows = most.next_power_of_two().min(self.width);
-        let rows = if self.small { rows.min(LANES_PART) } else { rows };
-        let part = rows.min(LANES_PART);
-        let ahead = if self.small { 1 } else { self.width / rows };
-        let consts = [
-            ("PART", part),
-            ("PARTS", rows / part),
-            ("AHEAD", ahead),
-            ("BLOCK", block.max(rows)),
-            ("OUTS", self.outs),
-        ];
-        let kernel = consts.iter().fold(kernel, |k, &(name, value)| k.constant(name, value as u32));
-        kernel
-            .flag("SUBGROUPS")
-            .flag_if(self.wide, "WIDE")
-            .flag_if(self.codes.is_some(), "EIGHT_BITS")
-            .flag_if(self.codes == Some(CodeOrder::Bytes), "BYTES")
     }
 }
 
@@ -416,12 +373,6 @@ const TEAM_OUTS: usize = 4;
 pub(super) const ROWS_OUTPUTS: usize = TEAMS * TEAM_OUTS;
 /// Rows of x a workgroup of `matmul_rows` serves at most.
 pub(super) const ROWS_MAX: usize = 4;
-/// Invocations of a workgroup of `matmul_lanes`.
-const LANES_WG: usize = 16;
-/// Rows whose sums it has in registers at a time.
-const LANES_PART: usize = 4;
-/// Outputs that each of these makes.
-const LANES_OUTS: usize = 2;
 /// Tile of `matmul_tiles` for dense products: 4 x 4 an invocation.
 const TILE: usize = 32;
 /// The same for steps of more rows than [`TILE`], where there is enough to multiply: 8 x 8 an
@@ -551,40 +502,47 @@ impl Op for Matmul {
             };
             let rows = y.rows;
             // The workgroups of a step whose number of rows is in `served`; none in others.
-            let kernel = |shader, [outputs, at_once]: [usize; 2], served: RangeInclusive<usize>| {
-                let kernel = Kernel::new(shader, params, self.uses(), move |s| {
-                    let rows = rows.at(s);
-                    let rows = if served.contains(&rows) { rows } else { 0 };
-                    [count.div_ceil(outputs), rows.div_ceil(at_once), groups].map(|b| b as u32)
-                });
-                let mut kernel = kernel
-                    .flag(w.elem.name())
-                    .flag_if(eights, "X8")
-                    .flag_if(self.extra.bias.is_some(), "BIAS")
-                    .flag_if(self.extra.residual.is_some(), "RESIDUAL")
-                    .flag_if(self.norm.is_some(), "NORM");
-                kernel.bindings[1].part = part;
-                kernel
-            };
+            let kernel =
+                |shader, params, [outputs, at_once]: [usize; 2], served: RangeInclusive<usize>| {
+                    let kernel = Kernel::new(shader, params, self.uses(), move |s| {
+                        let rows = rows.at(s);
+                        let rows = if served.contains(&rows) { rows } else { 0 };
+                        [count.div_ceil(outputs), rows.div_ceil(at_once), groups].map(|b| b as u32)
+                    });
+                    let mut kernel = kernel
+                        .flag(w.elem.name())
+                        .flag_if(eights, "X8")
+                        .flag_if(self.extra.bias.is_some(), "BIAS")
+                        .flag_if(self.extra.residual.is_some(), "RESIDUAL")
+                        .flag_if(self.norm.is_some(), "NORM");
+                    kernel.bindings[1].part = part;
+                    kernel
+                };
             let (shader, tiles) = match kind {
                 Kind::Tiled { rows, tiles } => (rows, tiles),
+                Kind::Lanes(lanes) if most <= FEW_ROWS => {
+                    let few = lanes.few(count, most);
+                    let params = Params { outs: few.outs as u32, ..params };
+                    let kernel = kernel(Few::SHADER, params, few.block(), 1..=most);
+                    kernels.push(few.set(kernel));
+                    continue;
+                }
                 Kind::Lanes(lanes) => {
-                    let grid = [lanes.outputs(), lanes.width];
-                    let kernel = kernel("matmul_lanes", grid, 1..=most);
-                    kernels.push(lanes.set(kernel, most, lanes.width));
+                    let kernel = kernel(Lanes::SHADER, params, lanes.block(), 1..=most);
+                    kernels.push(lanes.set(kernel, lanes.width));
                     continue;
                 }
             };
             if most <= FEW_ROWS {
                 let at_once = most.next_power_of_two().min(ROWS_MAX);
-                let kernel = kernel(shader, [ROWS_OUTPUTS, at_once], 1..=most);
+                let kernel = kernel(shader, params, [ROWS_OUTPUTS, at_once], 1..=most);
                 kernels.push(rows_at_once(kernel, at_once));
                 continue;
             }
             let small = if large { TILE } else { most };
-            kernels.push(kernel(tiles, [TILE; 2], 1..=small));
+            kernels.push(kernel(tiles, params, [TILE; 2], 1..=small));
             if large {
-                let kernel = kernel(tiles, [LARGE_TILE; 2], TILE + 1..=most);
+                let kernel = kernel(tiles, params, [LARGE_TILE; 2], TILE + 1..=most);
                 let consts = [("BM", LARGE_TILE), ("BN", LARGE_TILE), ("TM", 8), ("TN", 8)];
                 let with = |k: Kernel, (name, value)| k.constant(name, value as u32);
                 kernels.push(consts.into_iter().fold(kernel, with));
@@ -671,7 +629,7 @@ impl Op for Expert {
                 uses.extend([sorted.read(), tiles.read()]);
                 let (shader, outputs) = match kind {
                     Kind::Tiled { tiles, .. } => (tiles, EXPERT_TILE_OUTPUTS),
-                    Kind::Lanes(lanes) => ("matmul_lanes", lanes.outputs()),
+                    Kind::Lanes(lanes) => (Lanes::SHADER, lanes.block()[0]),
                 };
                 let kernel = Kernel::new(shader, params, uses, move |s| {
                     // No more tiles than slots, nor than full ones and one more an expert.
@@ -680,7 +638,7 @@ impl Op for Expert {
                     [n.div_ceil(outputs) as u32, most as u32, 1]
                 });
                 match kind {
-                    Kind::Lanes(lanes) => lanes.set(kernel, EXPERT_TILE, EXPERT_TILE),
+                    Kind::Lanes(lanes) => lanes.set(kernel, EXPERT_TILE),
                     Kind::Tiled { .. } => kernel
                         .constant("BM", EXPERT_TILE as u32)
                         .constant("BN", EXPERT_TILE_OUTPUTS as u32),
@@ -696,9 +654,10 @@ impl Op for Expert {
                         rows_at_once(kernel, 1)
                     }
                     Kind::Lanes(lanes) => {
-                        let grid = slots(lanes.outputs());
-                        let kernel = Kernel::new("matmul_lanes", params, uses, grid).flag("FEW");
-                        lanes.set(kernel, 1, 1)
+                        let few = lanes.few(n, 1);
+                        let params = Params { outs: few.outs as u32, ..params };
+                        let grid = slots(few.block()[0]);
+                        few.set(Kernel::new(Few::SHADER, params, uses, grid))
                     }
                 }
             };

@@ -3,6 +3,7 @@
 
 use super::matmul::{Extra, Kind, Matmul, Params, ROWS_MAX, Slice, Slices, dot, operand};
 use super::matmul::{ROWS_OUTPUTS, rows_at_once};
+use super::matmul_lanes::Few;
 use super::swiglu::{gate_kernels, gated};
 use crate::gpu::{Kernel, Limits};
 use crate::graph::reference::Host;
@@ -86,20 +87,21 @@ impl Op for MatmulGated {
         bindings.extend(norm.map(|n| n.weight.read()));
         bindings.push(w.read());
         let rows = y.rows;
-        let grid = move |outputs: usize, at_once: usize| {
+        let grid = move |[outputs, at_once]: [usize; 2]| {
             move |s: StepSize| {
                 [half.div_ceil(outputs) as u32, rows.at(s).div_ceil(at_once) as u32, 1]
             }
         };
         let kernel = match Kind::of(of, weight, half, 2, limits) {
             Kind::Lanes(lanes) => {
-                let grid = grid(lanes.outputs(), lanes.width);
-                let kernel = Kernel::new("matmul_lanes", params, bindings, grid);
-                lanes.set(kernel, most, lanes.width)
+                let few = lanes.few(half, most);
+                let params = Params { outs: few.outs as u32, ..params };
+                let kernel = Kernel::new(Few::SHADER, params, bindings, grid(few.block()));
+                few.set(kernel)
             }
             Kind::Tiled { rows, .. } => {
                 let at_once = most.next_power_of_two().min(ROWS_MAX);
-                let kernel = Kernel::new(rows, params, bindings, grid(ROWS_OUTPUTS, at_once));
+                let kernel = Kernel::new(rows, params, bindings, grid([ROWS_OUTPUTS, at_once]));
                 rows_at_once(kernel, at_once)
             }
         };

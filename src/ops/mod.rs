@@ -19,6 +19,7 @@ mod index_scores;
 mod layer_norm;
 mod matmul;
 mod matmul_gated;
+mod matmul_lanes;
 mod matmul_transposed;
 mod mhc_head;
 mod mhc_post;

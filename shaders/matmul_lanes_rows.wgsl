@@ -1,0 +1,189 @@
+// Matrix product of few rows where loads are dear, as on software adapters, whose lanes load one after
+// the other. An invocation makes outputs of ROWS rows, one after the other and 32 elements at a time: the
+// loop that does so is short enough for a processor to keep it decoded. Of x each lane loads 32 elements,
+// of one of the rows, and shows them to the others; lanes beyond the rows load that much further ahead.
+// Flags and formula: lib/matmul.wgsl. With EXPERTS a workgroup is for a slot. Grid: (output blocks, row
+// blocks, groups).
+
+// Lanes of a subgroup, which is the workgroup.
+override WG: u32 = 8u;
+// Rows of x at a time, and how many lanes there are for each.
+override ROWS: u32 = 1u;
+override AHEAD: u32 = 8u;
+// Outputs of an invocation at most.
+override OUTS: u32 = 8u;
+//#include matmul
+//#include x_numbers
+
+//#if EXPERTS
+@group(0) @binding(5) var<storage, read> pages: array<u32>;  // [experts]: where an expert's rows are
+@group(0) @binding(6) var<storage, read> ids: array<u32>;    // [slots]: the slot's expert
+//#if GATED
+@group(0) @binding(7) var<storage, read> weights: array<f32>;  // [slots]
+//#endif
+//#endif
+//#if GATED
+//#if WIDE
+@group(0) @binding(next) var<storage, read> w3: array<vec2<u64>>;  // as w; without EXPERTS w again
+//#else
+@group(0) @binding(next) var<storage, read> w3: array<vec4<u32>>;  // as w; without EXPERTS w again
+//#endif
+//#include weight_numbers W=w3
+//#endif
+
+@compute @workgroup_size(WG)
+fn main(ids_in: Ids) {
+    let group = params.group + ids_in.group.z;
+    let row0 = ids_in.group.y * ROWS;
+    let rows = y_rows();
+//#if EXPERTS
+    let page = pages[ids[row0]];
+    if page < params.first || page >= params.first + params.count {
+        return;
+    }
+    let weight_row = (page - params.first) * params.n;
+    let outputs = params.n;
+    let first = 0u;
+//#else
+    let weight_row = ids_in.group.z * params.w_step + params.w_at;
+    let outputs = params.count;
+    let first = params.first;
+//#endif
+    let x_at = group * params.x_step + params.x_at;
+    let y_at = group * params.y_step + params.y_at + first;
+    let n0 = ids_in.group.x * WG * params.outs + ids_in.lane;
+    let begin = min(row0 + ids_in.sublane % ROWS, rows - 1u) / params.share * params.x_cols + x_at;
+
+    var sums: array<f32, OUTS * ROWS>;
+//#if GATED
+    var sums3: array<f32, OUTS * ROWS>;
+//#endif
+    for (var i = 0u; i < OUTS * ROWS; i++) {
+        sums[i] = 0.0;
+//#if GATED
+        sums3[i] = 0.0;
+//#endif
+    }
+//#if NORM
+    var squares = 0.0;
+//#endif
+    let last = (params.oct - 1u) / 4u;
+    for (var g0 = 0u; g0 <= last; g0 += AHEAD) {
+        let mine_at = g0 + ids_in.sublane / ROWS % AHEAD;
+        let mine = x_load(begin, min(mine_at, last));
+//#if NORM
+        squares += select(0.0, mine.squares, mine_at <= last);
+//#endif
+        for (var j = 0u; j < params.outs; j++) {
+            // Beyond the last output it is made again, and dropped.
+            let at = (weight_row + min(n0 + j * WG, outputs - 1u)) * params.pitch;
+//#each R ROWS
+            var acc_$R = 0.0;
+//#if GATED
+            var acc3_$R = 0.0;
+//#endif
+//#end
+            for (var i = 0u; i < AHEAD; i++) {
+                let g = g0 + i;
+                if g > last {
+                    break;
+                }
+                let w_0 = w_load(at, g);
+//#if GATED
+                let w3_0 = w3_load(at + params.up, g);
+//#endif
+                let v_0 = w_numbers(w_0.raw);
+//#if GATED
+                let v3_0 = w3_numbers(w3_0.raw);
+//#endif
+//#each R ROWS
+                let sums_$R = subgroupShuffle(mine.sums, i * ROWS + $Ru);
+                acc_$R += w_shifts(w_0, sums_$R);
+                var sum_$R = 0.0;
+//#if GATED
+                acc3_$R += w3_shifts(w3_0, sums_$R);
+                var sum3_$R = 0.0;
+//#endif
+//#end
+//#each Q 8
+//#each C 4
+//#each R ROWS
+                let x_$Q_$C_$R = subgroupShuffle(mine.v.v[$Q][$C], i * ROWS + $Ru);
+                sum_$R += v_0.v[$Q][$C] * x_$Q_$C_$R;
+//#if GATED
+                sum3_$R += v3_0.v[$Q][$C] * x_$Q_$C_$R;
+//#endif
+//#end
+//#end
+                // The first half ends.
+                if $Q == 3 && w_halves {
+//#each R ROWS
+                    acc_$R += w_0.first.scale * sum_$R;
+                    sum_$R = 0.0;
+//#if GATED
+                    acc3_$R += w3_0.first.scale * sum3_$R;
+                    sum3_$R = 0.0;
+//#endif
+//#end
+                }
+//#end
+//#each R ROWS
+                acc_$R += w_0.last.scale * sum_$R;
+//#if GATED
+                acc3_$R += w3_0.last.scale * sum3_$R;
+//#endif
+//#end
+            }
+//#each R ROWS
+            sums[j * ROWS + $Ru] += acc_$R;
+//#if GATED
+            sums3[j * ROWS + $Ru] += acc3_$R;
+//#endif
+//#end
+        }
+    }
+//#if NORM
+    // Of lanes that load the same, one counts.
+    squares = select(0.0, squares, ids_in.sublane < ROWS * AHEAD);
+//#each R ROWS
+    let factor_$R = norm_factor(subgroupAdd(select(0.0, squares, ids_in.sublane % ROWS == $Ru)));
+//#end
+//#endif
+    for (var j = 0u; j < params.outs; j++) {
+        let n = n0 + j * WG;
+        if n >= outputs {
+            break;
+        }
+        let col = y_at + n;
+//#each R ROWS
+        if row0 + $Ru < rows {
+            let row = row0 + $Ru;
+            var sum = sums[j * ROWS + $Ru];
+//#if GATED
+            var up = sums3[j * ROWS + $Ru];
+//#endif
+//#if NORM
+            sum *= factor_$R;
+//#if GATED
+            up *= factor_$R;
+//#endif
+//#endif
+//#if GATED
+//#if EXPERTS
+            sum = gated(sum, up, weights[row]);
+//#else
+            sum = gated(sum, up, 1.0);
+//#endif
+//#endif
+//#if BIAS
+            sum += bias[col];
+//#endif
+            let to = row * params.y_cols + col;
+//#if RESIDUAL
+            sum += residual[to];
+//#endif
+            y[to] = sum;
+        }
+//#end
+    }
+}
