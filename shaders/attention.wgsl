@@ -102,16 +102,10 @@ fn value4(place: u32, c: u32) -> vec4<f32> {
 fn main(ids: Ids) {
     let lane = lane_of(ids);
     let blocks = (params.heads + QUERIES - 1u) / QUERIES;
-    var part: u32;
-    var head0: u32;
-    var row: u32;
-    // One turn, so that nothing is divided again: see causal_attention.wgsl.
-    for (var turn = 0u; turn < 1u; turn += step.one) {
-        part = group_index(ids) % params.splits;
-        let block = group_index(ids) / params.splits;
-        head0 = block % blocks * QUERIES;
-        row = block / blocks;
-    }
+    let part = group_index(ids) % params.splits;
+    let block = group_index(ids) / params.splits;
+    let head0 = block % blocks * QUERIES;
+    let row = block / blocks;
     if row >= step.rows {
         return;
     }
@@ -141,7 +135,7 @@ fn main(ids: Ids) {
     // This lane's heads; beyond the last one it is repeated.
     let mine = head0 + lane_queries(lane) + vec4<u32>(0u, 1u, 2u, 3u);
     let head = min(mine, vec4<u32>(params.heads - 1u));
-    let q_at = (row * params.heads + head) * params.pitch;
+    let q_at = kept(lane, (row * params.heads + head) * params.pitch);
 
     var s: Softmax;
     softmax_start(&s);

@@ -109,32 +109,24 @@ fn main(ids: Ids) {
     let one_by_one = params.one_by_one == 1u;
     let queries = select(step.rows, 1u, one_by_one) * params.share;
     let blocks = (queries + QUERIES - 1u) / QUERIES;
-    var part: u32;
-    var query0: u32;
-    var row0: u32;
-    var mine: vec4<u32>;
-    var row: vec4<u32>;
-    var head: vec4<u32>;
-    // One turn. What comes out of a loop is kept over barriers; LLVM makes other results again wherever
-    // they are used, and divides in the innermost loop.
-    for (var turn = 0u; turn < 1u; turn += step.one) {
-        part = group_index(ids) % params.splits;
-        let block = group_index(ids) / params.splits;
-        query0 = block % blocks * QUERIES;
-        let bundle = block / blocks;
-        group = bundle % (params.heads / params.share);
-        row0 = bundle / (params.heads / params.share);
-        // This lane's queries; beyond the last one it is repeated and sees nothing.
-        mine = query0 + lane_queries(lane) + vec4<u32>(0u, 1u, 2u, 3u);
-        let query = min(mine, vec4<u32>(queries - 1u));
-        row = row0 + query / params.share;
-        head = group * params.share + query % params.share;
-    }
+    let part = group_index(ids) % params.splits;
+    let block = group_index(ids) / params.splits;
+    let query0 = block % blocks * QUERIES;
+    let bundle = block / blocks;
+    group = bundle % (params.heads / params.share);
+    let row0 = bundle / (params.heads / params.share);
     if row0 >= select(1u, step.rows, one_by_one) {
         return;
     }
+
+    // This lane's queries; beyond the last one it is repeated and sees nothing.
+    let mine = query0 + lane_queries(lane) + vec4<u32>(0u, 1u, 2u, 3u);
     let real = mine < vec4<u32>(queries);
-    let q_at = row * params.q_pitch + head * (params.key_dim * FOUR / 4u);
+    let query = min(mine, vec4<u32>(queries - 1u));
+    let row = row0 + query / params.share;
+    let head = group * params.share + query % params.share;
+    let q_at = kept(lane, row * params.q_pitch + head * (params.key_dim * FOUR / 4u));
+    group = kept(lane, vec4<u32>(group)).x;
 
     var s: Softmax;
     softmax_start(&s);

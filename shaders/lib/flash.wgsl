@@ -26,6 +26,8 @@ override VALUE_FOURS: u32 = 1u;
 // Lanes of a subgroup, which are consecutive.
 override LANES: u32 = 8u;
 //#endif
+// Keys whose values are weighed together. A power of two.
+override KEYS_AT_ONCE: u32 = 1u;
 const Q4 = QUERIES / 4u;
 const K4 = KEYS / 4u;
 const DIM_PARTS = WG / (Q4 * K4);
@@ -35,10 +37,11 @@ const KEY_PARTS = WG / (Q4 * VALUE_LANES);
 // of the same place in their teams have the same queries.
 const TEAM = min(Q4, LANES);
 const TEAMS = LANES / TEAM;
-// Of four queries, of four keys and of all fours of values, how many a lane loads.
+// Of four queries, of four keys and of all fours of values of KEYS_AT_ONCE keys, how many a lane loads.
 const QUERY_LOADS = (3u + TEAMS) / TEAMS;
 const KEY_LOADS = (3u + TEAM) / TEAM;
-const VALUE_LOADS = (VALUE_FOURS - 1u + TEAM) / TEAM;
+const VALUES = KEYS_AT_ONCE * VALUE_FOURS;
+const VALUE_LOADS = (VALUES - 1u + TEAM) / TEAM;
 //#endif
 // Below every score. WGSL has no infinity.
 const LOWEST = -3e38;
@@ -66,6 +69,20 @@ fn lane_of(ids: Ids) -> u32 {
     return ids.subgroup * LANES + ids.sublane;
 //#else
     return ids.lane;
+//#endif
+}
+
+// What a lane gives, which comes of divisions. Compilers of software adapters make such results again
+// wherever they are used after a barrier, in the innermost loops too, unless they come from memory. All
+// lanes must call.
+fn kept(lane: u32, value: vec4<u32>) -> vec4<u32> {
+//#if SERIAL
+    workgroupBarrier();
+    partial[lane] = bitcast<vec4<f32>>(value);
+    workgroupBarrier();
+    return bitcast<vec4<u32>>(partial[lane]);
+//#else
+    return value;
 //#endif
 }
 
@@ -191,26 +208,30 @@ fn softmax_over(
         workgroupBarrier();
 
         let here = min(KEYS, end - tile);
-        for (var k = key_part; k < here; k += KEY_PARTS * step.one) {
-            let w = weights[k * Q4 + q4];
-            let at = places[k];
+        // Keys beyond the last have no weight.
+        for (var k0 = key_part * KEYS_AT_ONCE; k0 < here; k0 += KEY_PARTS * KEYS_AT_ONCE * step.one) {
 //#if SERIAL
             var my_v: array<vec4<f32>, VALUE_LOADS>;
             for (var i = 0u; i < VALUE_LOADS; i++) {
-                let t = (i * TEAM + mate) % VALUE_FOURS;
-                my_v[i] = value4(at, min(value_four(lane, t), params.value_fours - 1u));
+                let n = (i * TEAM + mate) % VALUES;
+                let four = min(value_four(lane, n % VALUE_FOURS), params.value_fours - 1u);
+                my_v[i] = value4(places[k0 + n / VALUE_FOURS], four);
             }
 //#endif
+//#each K KEYS_AT_ONCE
+            let w_$K = weights[(k0 + $Ku) * Q4 + q4];
             for (var t = 0u; t < VALUE_FOURS; t++) {
 //#if SERIAL
-                let v = subgroupShuffle(my_v[t / TEAM], team * TEAM + t % TEAM);
+                let n = $Ku * VALUE_FOURS + t;
+                let v = subgroupShuffle(my_v[n / TEAM], team * TEAM + n % TEAM);
 //#else
-                let v = value4(at, min(value_four(lane, t), params.value_fours - 1u));
+                let v = value4(places[k0 + $Ku], min(value_four(lane, t), params.value_fours - 1u));
 //#endif
                 for (var i = 0u; i < 4u; i++) {
-                    (*s).sum[4u * t + i] = fma(vec4<f32>(w[i]), v, (*s).sum[4u * t + i]);
+                    (*s).sum[4u * t + i] = fma(vec4<f32>(w_$K[i]), v, (*s).sum[4u * t + i]);
                 }
             }
+//#end
         }
     }
 }

@@ -28,6 +28,10 @@ fn lane_of(ids: Ids) -> u32 {
     return ids.sublane;
 }
 
+fn kept(lane: u32, value: vec4<u32>) -> vec4<u32> {
+    return value;
+}
+
 fn add_dot(sum: f32, a: vec4<f32>, b: vec4<f32>) -> f32 {
     return sum + fma(a.w, b.w, fma(a.z, b.z, fma(a.y, b.y, a.x * b.x)));
 }

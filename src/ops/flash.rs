@@ -67,13 +67,17 @@ impl Tiles {
             return kernel.flag("FEW_QUERIES").flag("SUBGROUPS");
         }
         let kernel = kernel.constant("VALUE_LANES", self.value_lanes as u32);
+        let lanes = limits.serial_lanes as usize;
         // Lanes that do other dims of the products have nothing to show each other.
-        match limits.serial_lanes {
-            lanes if lanes > 0 && lanes as usize <= self.queries * self.keys / 16 => {
-                kernel.flag("SERIAL").flag("SUBGROUPS").constant("LANES", lanes)
-            }
-            _ => kernel,
+        if lanes == 0 || lanes > self.queries * self.keys / 16 {
+            return kernel;
         }
+        // As many keys as lanes with the same part of values can load at once.
+        let team = lanes.min(self.queries / 4);
+        let keys = (team / self.value_fours).max(1).ilog2();
+        let consts = [("LANES", lanes as u32), ("KEYS_AT_ONCE", 1 << keys)];
+        let kernel = consts.into_iter().fold(kernel, |k, (name, value)| k.constant(name, value));
+        kernel.flag("SERIAL").flag("SUBGROUPS")
     }
 }
 
