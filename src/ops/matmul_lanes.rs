@@ -10,6 +10,8 @@ const MOST_LANES: usize = 16;
 const WG: usize = 16;
 /// Rows whose sums it has in registers at a time.
 const PART: usize = 4;
+/// Rows whose x a subgroup has at a time at most: more would be more code than compilers are quick with.
+const MOST_ROWS: usize = 8;
 /// Outputs that each of its invocations makes.
 const OUTS: usize = 2;
 /// Outputs that an invocation of `matmul_lanes_rows` makes at most: the shader's `OUTS`.
@@ -53,7 +55,7 @@ impl Lanes {
     ) -> Option<Self> {
         let width = limits.serial_lanes as usize;
         let outs = if small { 1 } else { OUTS / banks };
-        let rows = if small { width.min(PART) } else { width };
+        let rows = width.min(if small { PART } else { MOST_ROWS });
         let able = (1..=MOST_LANES).contains(&width);
         able.then_some(Self { width, wide: limits.wide_loads, outs, rows, codes })
     }
