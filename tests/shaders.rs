@@ -37,16 +37,23 @@ const INTEGERS: &[&str] = &[
     "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "MXFP4",
 ];
 const SUBGROUPS: &[&str] = &["", "SUBGROUPS"];
+/// Of kernels that reduce.
+const REDUCE: &[&str] = &["", "SUBGROUPS", "SUBGROUPS ONE_SUBGROUP"];
 /// Attention of one head of 64, of many rows of them, and of many heads of 512.
 const FLASH: &[Consts] = &[
     &[("QUERIES", 4), ("KEYS", 64), ("WG", 64), ("VALUE_LANES", 16), ("VALUE_FOURS", 1)],
     &[("QUERIES", 32), ("KEYS", 32), ("WG", 64), ("VALUE_LANES", 8), ("VALUE_FOURS", 2)],
     &[("QUERIES", 16), ("KEYS", 64), ("WG", 128), ("VALUE_LANES", 32), ("VALUE_FOURS", 4)],
 ];
+/// Attention of few queries by one subgroup.
+const FLASH_FEW: &[Consts] = &[
+    &[("QUERIES", 1), ("KEYS", 4), ("WG", 4), ("VALUE_FOURS", 8)],
+    &[("QUERIES", 3), ("KEYS", 8), ("WG", 8), ("VALUE_FOURS", 2)],
+];
 /// The tile of large products.
 const LARGE_TILE: Consts = &[("BM", 64), ("BN", 64), ("TM", 8), ("TN", 8)];
 /// More rows repeat the same lines more often.
-const LANES_FOR_TWO_ROWS: Consts = &[("PARTS", 1), ("PART", 2), ("AHEAD", 4), ("BLOCK", 16)];
+const LANES_FOR_TWO_ROWS: Consts = &[("PARTS", 1), ("PART", 2), ("BLOCK", 16)];
 /// From one stream to the most that there may be.
 const STREAMS: &[Consts] = &[&[("N", 1)], &[("N", 4)], &[("N", 8)]];
 
@@ -67,6 +74,11 @@ const VARIANTS: &[Variants] = &[
         &[&["", "FOURS", "FOURS WIDE"], &["", "PARTS"], &["SERIAL SUBGROUPS"]],
         FLASH,
     ),
+    variants(
+        "attention",
+        &[&["", "FOURS", "FOURS WIDE"], &["", "PARTS"], &["FEW_QUERIES SUBGROUPS"]],
+        FLASH_FEW,
+    ),
     variants("attention_merge", &[], &[&[]]),
     variants("causal_attention", &[&["", "FOURS"], &["", "PARTS"]], FLASH),
     variants(
@@ -74,26 +86,36 @@ const VARIANTS: &[Variants] = &[
         &[&["", "FOURS", "FOURS WIDE"], &["", "PARTS"], &["SERIAL SUBGROUPS"]],
         FLASH,
     ),
+    variants(
+        "causal_attention",
+        &[&["", "FOURS", "FOURS WIDE"], &["", "PARTS"], &["FEW_QUERIES SUBGROUPS"]],
+        FLASH_FEW,
+    ),
     variants("combine", &[&["", "SHARED"]], &[&[("SPAN", 256)]]),
-    variants("compress", &[SUBGROUPS], &[&[("MOST", 512)], &[("MOST", 1024)]]),
+    variants("compress", &[REDUCE], &[&[("MOST", 512)], &[("MOST", 1024)]]),
     variants("copy_columns", &[], &[&[]]),
     variants("embed", &[FORMAT, &["", "VISION"]], &[&[]]),
     variants("expert_tiles", &[], &[&[("EXPERTS", 1)], &[("EXPERTS", 256)], &[("EXPERTS", 512)]]),
     variants("gather", &[], &[&[]]),
     variants("gelu", &[], &[&[]]),
     variants("head_rope", &[], &[&[("WG", 32)]]),
-    variants("head_rope", &[&["NORM"], SUBGROUPS], &[&[]]),
+    variants("head_rope", &[&["NORM"], REDUCE], &[&[]]),
     variants("index_scores", &[&["", "FOURS"]], &[&[("HEADS", 1)], &[("HEADS", 16)]]),
     variants(
         "index_scores",
         &[&["", "FOURS", "FOURS WIDE"], &["SERIAL SUBGROUPS"]],
         &[&[("HEADS", 4), ("LANES", 4)], &[("HEADS", 16), ("LANES", 8)]],
     ),
-    variants("layer_norm", &[SUBGROUPS], &[&[]]),
+    variants("layer_norm", &[REDUCE], &[&[]]),
     variants(
         "matmul_rows",
         &[FORMAT, &["", "X8"], &["", "BIAS"], &["", "RESIDUAL"]],
         &[&[("ROWS", 1)], &[("ROWS", 2)], &[("ROWS", 4)]],
+    ),
+    variants(
+        "matmul_rows",
+        &[FORMAT, &["", "X8"], &["NORM", "BIAS NORM", "GATED", "GATED NORM"]],
+        &[&[("ROWS", 1)], &[("ROWS", 4)]],
     ),
     variants("matmul_rows", &[FORMAT, &["EXPERTS"], &["", "X8"], &["", "GATED"]], &[&[]]),
     variants(
@@ -130,7 +152,7 @@ const VARIANTS: &[Variants] = &[
     ),
     variants(
         "matmul_lanes",
-        &[FORMAT, &["SUBGROUPS EXPERTS"], &["", "X8", "X8 WIDE"], &["", "GATED"], &["", "FEW"]],
+        &[FORMAT, &["SUBGROUPS EXPERTS"], &["", "X8", "X8 WIDE"], &["", "GATED"]],
         &[LANES_FOR_TWO_ROWS],
     ),
     variants(
@@ -139,19 +161,39 @@ const VARIANTS: &[Variants] = &[
             INTEGERS,
             &["SUBGROUPS EIGHT_BITS"],
             &["", "BYTES", "WIDE"],
-            &["", "BIAS", "EXPERTS", "EXPERTS GATED", "EXPERTS GATED FEW"],
+            &["", "BIAS", "EXPERTS", "EXPERTS GATED"],
         ],
         &[LANES_FOR_TWO_ROWS],
     ),
+    variants(
+        "matmul_lanes_rows",
+        &[
+            FORMAT,
+            &["SUBGROUPS"],
+            &["", "X8", "X8 WIDE"],
+            &["", "BIAS NORM", "RESIDUAL", "GATED NORM", "EXPERTS", "EXPERTS GATED"],
+        ],
+        &[&[("ROWS", 2), ("AHEAD", 4)]],
+    ),
+    variants(
+        "matmul_lanes_rows",
+        &[
+            INTEGERS,
+            &["SUBGROUPS EIGHT_BITS"],
+            &["", "BYTES", "WIDE"],
+            &["", "BIAS", "EXPERTS", "EXPERTS GATED"],
+        ],
+        &[&[("ROWS", 1), ("AHEAD", 8)]],
+    ),
     variants("matmul_transposed", &[FORMAT], &[&[("ROWS", 1)], &[("ROWS", 8)]]),
-    variants("mhc_head", &[SUBGROUPS], STREAMS),
+    variants("mhc_head", &[REDUCE], STREAMS),
     variants("mhc_post", &[], STREAMS),
-    variants("mhc_pre", &[SUBGROUPS], STREAMS),
+    variants("mhc_pre", &[REDUCE], STREAMS),
     variants("rope_keep", &[], &[&[]]),
     variants("quantize_activations", &[&["", "BYTES"]], &[&[]]),
     variants("ring_write", &[&["", "ADD"]], &[&[]]),
-    variants("rms_norm", &[&["", "IN_PLACE"], SUBGROUPS], &[&[]]),
-    variants("rms_norm", &[&["EIGHT_BITS"], &["", "BYTES"], &["", "KEEP"], SUBGROUPS], &[&[]]),
+    variants("rms_norm", &[&["", "IN_PLACE"], REDUCE], &[&[]]),
+    variants("rms_norm", &[&["EIGHT_BITS"], &["", "BYTES"], &["", "KEEP"], REDUCE], &[&[]]),
     variants(
         "route",
         &[&["", "SIGMOID", "SOFTMAX"], &["", "GROUPS", "GROUPS TOP_TWO"], &["", "NORMALISE"]],
@@ -213,8 +255,9 @@ fn every_shader_and_flag_has_variants() {
             assert!(asked.contains(flag), "{shader}.wgsl does not know {flag}");
             asked.remove(flag);
         }
-        asked.remove("SUBGROUPS");
-        asked.remove("WIDE");
+        for flag in ["SUBGROUPS", "ONE_SUBGROUP", "WIDE", "NORM"] {
+            asked.remove(flag);
+        }
         assert!(asked.is_empty(), "no variant of {shader} sets {asked:?}");
     }
 }

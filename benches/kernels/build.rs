@@ -7,7 +7,7 @@ use fathom::formats::BlockFormat;
 use fathom::gpu::{Gpu, GpuGraph, GpuStore, WeightSource};
 use fathom::graph::Elem::{self, BF16, Block, F16, F32, U32};
 use fathom::graph::reference::Data;
-use fathom::graph::{Cost, Extent, Graph, Tensor, TensorId};
+use fathom::graph::{Cost, Extent, Graph, Tensor, TensorId, fuse};
 use fathom::ops::{
     self, Attention, CausalAttention, Chosen, CodeOrder, Compress, Compressed, EXPERT_TILE, Extra,
     FEW_ROWS, IndexScores, Slice, Slices,
@@ -95,6 +95,16 @@ impl Build {
     pub fn dense(&mut self, inputs: usize, outputs: usize, elem: Elem) {
         let (x, w) = (self.x("x", inputs), self.weight("w", elem, outputs, inputs));
         ops::matmul(&mut self.graph, x, w);
+    }
+
+    /// The first half of a gated feed-forward with the norm before it, as they are fused.
+    pub fn gated(&mut self, inputs: usize, inter: usize, elem: Elem) {
+        let (x, norm) = (self.x("x", inputs), self.weight("norm", F32, 1, inputs));
+        let w = self.weight("w", elem, 2 * inter, inputs);
+        let x = ops::rms_norm(&mut self.graph, x, norm, EPS);
+        let both = ops::matmul(&mut self.graph, x, w);
+        ops::swiglu(&mut self.graph, both, None, f32::MAX);
+        fuse(&mut self.graph);
     }
 
     /// With activations in 8 bits.

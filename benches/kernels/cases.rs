@@ -47,6 +47,10 @@ pub const CASES: &[Case] = &[
         b.in_eight_bits(x, Q4_0);
     }),
     case("matmul/576x1536 Q4_1 (SmolLM2), 1 row", 1, |b| b.dense(576, 1536, Block(Q4_1))),
+    case("matmul_gated/norm, 4096x2048 bf16, 1 row", 1, |b| b.gated(4096, 2048, BF16)),
+    case("matmul_gated/norm, 576x1536 Q4_1 (SmolLM2), 1 row", 1, |b| {
+        b.gated(576, 1536, Block(Q4_1));
+    }),
     case("matmul/128x772 bf16 (minnow), 1 row", 1, |b| b.dense(128, 772, BF16)),
     case("matmul/experts 6 of 16, 4096x512 bf16, 1 row", 1, |b| b.experts(4096, 512, 16, 6, BF16)),
     case("matmul/experts 2 of 16, 128x64 bf16 (minnow)", 1, |b| b.experts(128, 64, 16, 2, BF16)),
@@ -92,6 +96,9 @@ pub const CASES: &[Case] = &[
     }),
     case("causal_attention/32 heads of 128 (Llama), 512 keys, 16 rows", 16, |b| {
         b.causal(32, 8, 128, 128, 512, None);
+    }),
+    case("causal_attention/9 heads of 64 (SmolLM2), 256 keys, 1 row", 1, |b| {
+        b.causal(9, 3, 64, 64, 256, None);
     }),
     case("causal_attention/9 heads of 64 (SmolLM2), 256 keys, 64 rows", 64, |b| {
         b.causal(9, 3, 64, 64, 256, None);

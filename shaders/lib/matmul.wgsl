@@ -26,17 +26,6 @@
 //#if RESIDUAL
 @group(0) @binding(next) var<storage, read> residual: array<f32>;  // as y
 //#endif
-//#if NORM
-//#if X8
-//#if WIDE
-@group(0) @binding(next) var<storage, read> norm: array<vec2<u64>>;  // [K]
-//#else
-@group(0) @binding(next) var<storage, read> norm: array<vec4<u32>>;  // [K]
-//#endif
-//#else
-@group(0) @binding(next) var<storage, read> norm: array<f32>;  // [K]
-//#endif
-//#endif
 
 //#if GATED
 fn gated(gate: f32, up: f32, scale: f32) -> f32 {

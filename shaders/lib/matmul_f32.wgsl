@@ -13,7 +13,14 @@
 //#include f32_oct B=x
 //#if NORM
 //#if X8
+//#if WIDE
+@group(0) @binding(next) var<storage, read> norm: array<vec2<u64>>;  // [K]
+//#else
+@group(0) @binding(next) var<storage, read> norm: array<vec4<u32>>;  // [K]
+//#endif
 //#include quads W=norm
+//#else
+@group(0) @binding(next) var<storage, read> norm: array<f32>;  // [K]
 //#endif
 //#include f32_oct B=norm
 

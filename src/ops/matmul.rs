@@ -365,6 +365,9 @@ impl Kind {
     }
 }
 
+/// Outputs for which it pays to make a norm along with them: every workgroup reads the weights of the
+/// norm anew, which for more costs as much as the dispatch that is saved.
+const NORMED_OUTPUTS: usize = 8192;
 /// Teams of a workgroup of `matmul_rows`.
 const TEAMS: usize = 8;
 /// Outputs a team makes.
@@ -455,7 +458,8 @@ impl Op for Matmul {
         match part {
             Part::Norm(norm) => {
                 let whole = self.slices.x.at == 0 && w.cols == x.cols;
-                let able = norm.to == self.x && self.norm.is_none() && whole;
+                let worth = self.slices.outputs <= NORMED_OUTPUTS;
+                let able = norm.to == self.x && self.norm.is_none() && whole && worth;
                 able.then(|| -> Box<dyn Op> {
                     Box::new(Self { x: norm.of, norm: Some(norm), ..self.clone() })
                 })
