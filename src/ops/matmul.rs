@@ -367,7 +367,7 @@ impl Kind {
 
 /// Outputs for which it pays to make a norm along with them: every workgroup reads the weights of the
 /// norm anew, which for more costs as much as the dispatch that is saved.
-const NORMED_OUTPUTS: usize = 8192;
+pub(super) const NORMED_OUTPUTS: usize = 8192;
 /// Teams of a workgroup of `matmul_rows`.
 const TEAMS: usize = 8;
 /// Outputs a team makes.

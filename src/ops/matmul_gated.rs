@@ -2,7 +2,7 @@
 //! `x w`, `y = silu(min(g, limit)) * clamp(u, -limit, limit)`. Made by [`fuse`](crate::graph::fuse).
 
 use super::matmul::{Extra, Kind, Matmul, Params, ROWS_MAX, Slice, Slices, dot, operand};
-use super::matmul::{ROWS_OUTPUTS, rows_at_once};
+use super::matmul::{NORMED_OUTPUTS, ROWS_OUTPUTS, rows_at_once};
 use super::matmul_lanes::Few;
 use super::swiglu::{gate_kernels, gated};
 use crate::gpu::{Kernel, Limits};
@@ -46,8 +46,10 @@ impl Op for MatmulGated {
     fn with(&self, part: Part, graph: &Graph) -> Option<Box<dyn Op>> {
         match part {
             Part::Norm(norm) if norm.to == self.x && self.norm.is_none() => {
-                debug_assert_eq!(graph.tensor(self.x).cols, graph.tensor(self.w).cols);
-                Some(Box::new(Self { x: norm.of, norm: Some(norm), ..self.clone() }))
+                let worth = graph.tensor(self.w).rows.fixed <= NORMED_OUTPUTS;
+                worth.then(|| -> Box<dyn Op> {
+                    Box::new(Self { x: norm.of, norm: Some(norm), ..self.clone() })
+                })
             }
             _ => None,
         }
