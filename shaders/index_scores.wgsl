@@ -23,6 +23,7 @@ override LANES: u32 = 8u;
 const LOADS = HEADS / LANES;
 //#endif
 //#include step
+//#include add_dot
 //#include fours
 
 struct Params {
@@ -43,11 +44,6 @@ struct Params {
 @group(0) @binding(6) var<storage, read_write> out: array<f32>;
 //#include read_four B=q
 //#include read_four B=keys
-
-// In fours, so that long sums are as exact as sums of a quarter of their length.
-fn add_dot(sum: f32, a: vec4<f32>, b: vec4<f32>) -> f32 {
-    return sum + fma(a.w, b.w, fma(a.z, b.z, fma(a.y, b.y, a.x * b.x)));
-}
 
 // A four of a head's query. Beyond the last head that is repeated, and counts for nothing.
 fn query4(at: u32, head: u32, c: u32) -> vec4<f32> {

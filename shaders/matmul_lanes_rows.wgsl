@@ -7,9 +7,9 @@
 
 // Lanes of a subgroup, which is the workgroup.
 override WG: u32 = 8u;
-// Rows of x at a time, and how many lanes there are for each.
+// Rows of x at a time, a power of two, and how many lanes there are for each.
 override ROWS: u32 = 1u;
-override AHEAD: u32 = 8u;
+const AHEAD = WG / ROWS;
 // Outputs of an invocation at most.
 override OUTS: u32 = 8u;
 //#include matmul
@@ -69,7 +69,7 @@ fn main(ids_in: Ids) {
 //#endif
     let last = (params.oct - 1u) / 4u;
     for (var g0 = 0u; g0 <= last; g0 += AHEAD) {
-        let mine_at = g0 + ids_in.sublane / ROWS % AHEAD;
+        let mine_at = g0 + ids_in.sublane / ROWS;
         let mine = x_load(begin, min(mine_at, last));
 //#if NORM
         squares += select(0.0, mine.squares, mine_at <= last);
@@ -143,8 +143,6 @@ fn main(ids_in: Ids) {
         }
     }
 //#if NORM
-    // Of lanes that load the same, one counts.
-    squares = select(0.0, squares, ids_in.sublane < ROWS * AHEAD);
 //#each R ROWS
     let factor_$R = norm_factor(subgroupAdd(select(0.0, squares, ids_in.sublane % ROWS == $Ru)));
 //#end

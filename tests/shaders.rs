@@ -173,7 +173,7 @@ const VARIANTS: &[Variants] = &[
             &["", "X8", "X8 WIDE"],
             &["", "BIAS NORM", "RESIDUAL", "GATED NORM", "EXPERTS", "EXPERTS GATED"],
         ],
-        &[&[("ROWS", 2), ("AHEAD", 4)]],
+        &[&[("ROWS", 2)]],
     ),
     variants(
         "matmul_lanes_rows",
@@ -183,7 +183,7 @@ const VARIANTS: &[Variants] = &[
             &["", "BYTES", "WIDE"],
             &["", "BIAS", "EXPERTS", "EXPERTS GATED"],
         ],
-        &[&[("ROWS", 1), ("AHEAD", 8)]],
+        &[&[("ROWS", 1)]],
     ),
     variants("matmul_transposed", &[FORMAT], &[&[("ROWS", 1)], &[("ROWS", 8)]]),
     variants("mhc_head", &[REDUCE], STREAMS),

@@ -46,6 +46,7 @@ const VALUE_LOADS = (VALUES - 1u + TEAM) / TEAM;
 // Below every score. WGSL has no infinity.
 const LOWEST = -3e38;
 //#include step
+//#include add_dot
 
 // Of products on the way to scores, or of sums over keys.
 var<workgroup> partial: array<vec4<f32>, 4u * WG>;
@@ -84,11 +85,6 @@ fn kept(lane: u32, value: vec4<u32>) -> vec4<u32> {
 //#else
     return value;
 //#endif
-}
-
-// In fours, so that long sums are as exact as sums of a quarter of their length.
-fn add_dot(sum: f32, a: vec4<f32>, b: vec4<f32>) -> f32 {
-    return sum + fma(a.w, b.w, fma(a.z, b.z, fma(a.y, b.y, a.x * b.x)));
 }
 
 // Adds the products of four queries with one key.

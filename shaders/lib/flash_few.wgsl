@@ -14,6 +14,7 @@ const Q4 = 1u;
 // Below every score. WGSL has no infinity.
 const LOWEST = -3e38;
 //#include step
+//#include add_dot
 
 struct Softmax {
     top: vec4<f32>,    // the queries' largest scores so far
@@ -30,10 +31,6 @@ fn lane_of(ids: Ids) -> u32 {
 
 fn kept(lane: u32, value: vec4<u32>) -> vec4<u32> {
     return value;
-}
-
-fn add_dot(sum: f32, a: vec4<f32>, b: vec4<f32>) -> f32 {
-    return sum + fma(a.w, b.w, fma(a.z, b.z, fma(a.y, b.y, a.x * b.x)));
 }
 
 fn softmax_start(s: ptr<function, Softmax>) {

@@ -1,4 +1,4 @@
-// Sum and maximum over a workgroup of WG invocations; all must call, all get the result. The order
+// Sum over a workgroup of WG invocations; all must call, all get the result. The order
 // of additions is fixed on a given adapter. WG is a power of two declared by the including file. With
 // ONE_SUBGROUP a workgroup is one, and nothing here is a barrier; otherwise both are.
 //#include step
@@ -6,10 +6,6 @@
 //#if ONE_SUBGROUP
 fn reduce_sum(ids: Ids, value: f32) -> f32 {
     return subgroupAdd(value);
-}
-
-fn reduce_max(ids: Ids, value: f32) -> f32 {
-    return subgroupMax(value);
 }
 //#else
 //#if SUBGROUPS
@@ -29,20 +25,6 @@ fn reduce_sum(ids: Ids, value: f32) -> f32 {
     }
     return sum;
 }
-
-fn reduce_max(ids: Ids, value: f32) -> f32 {
-    let part = subgroupMax(value);
-    workgroupBarrier();
-    if ids.sublane == 0u {
-        reduce_part[ids.subgroup] = part;
-    }
-    workgroupBarrier();
-    var top = reduce_part[0];
-    for (var i = 1u; i < ids.subgroups; i++) {
-        top = max(top, reduce_part[i]);
-    }
-    return top;
-}
 //#else
 var<workgroup> reduce_part: array<f32, WG>;
 
@@ -53,19 +35,6 @@ fn reduce_sum(ids: Ids, value: f32) -> f32 {
         workgroupBarrier();
         if ids.lane < half {
             reduce_part[ids.lane] += reduce_part[ids.lane + half];
-        }
-    }
-    workgroupBarrier();
-    return reduce_part[0];
-}
-
-fn reduce_max(ids: Ids, value: f32) -> f32 {
-    workgroupBarrier();
-    reduce_part[ids.lane] = value;
-    for (var half = WG / 2u; half > 0u; half /= 2u * step.one) {
-        workgroupBarrier();
-        if ids.lane < half {
-            reduce_part[ids.lane] = max(reduce_part[ids.lane], reduce_part[ids.lane + half]);
         }
     }
     workgroupBarrier();

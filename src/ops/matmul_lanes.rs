@@ -105,8 +105,6 @@ impl Few {
     }
 
     pub fn set(self, kernel: Kernel) -> Kernel {
-        let width = self.lanes.width;
-        let consts = [("WG", width), ("ROWS", self.rows), ("AHEAD", width / self.rows)];
-        self.lanes.tell(kernel, &consts)
+        self.lanes.tell(kernel, &[("WG", self.lanes.width), ("ROWS", self.rows)])
     }
 }
