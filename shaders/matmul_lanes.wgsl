@@ -16,53 +16,23 @@ override OUTS: u32 = 2u;
 //#include matmul
 //#include x_numbers
 
-//#if EXPERTS
-//#include expert_tile
+//#include lanes_block
 //#if GATED
-@group(0) @binding(8) var<storage, read> weights: array<f32>;  // [slots]
-//#if WIDE
-@group(0) @binding(9) var<storage, read> w3: array<vec2<u64>>;  // as w
-//#else
-@group(0) @binding(9) var<storage, read> w3: array<vec4<u32>>;  // as w
-//#endif
+@group(0) @binding(next) var<storage, read> w3: array<Chunk>;  // as w
 //#include weight_numbers W=w3
-//#endif
 //#endif
 
 @compute @workgroup_size(WG)
 fn main(ids_in: Ids) {
-    let group = params.group + ids_in.group.z;
-    // The block's first row and how many there are from it on; with tiles, of `sorted`.
-//#if EXPERTS
-    if ids_in.group.y >= tiles[0].expert {
-        return;
-    }
-    let tile = tiles[ids_in.group.y + 1u];
-    let row0 = tile.first;
-    let rows = tile.count;
-    let page = pages[tile.expert];
-    if page < params.first || page >= params.first + params.count {
-        return;
-    }
-    let weight_row = (page - params.first) * params.n;
-    let outputs = params.n;
-    let first = 0u;
-//#else
-    let row0 = ids_in.group.y * BLOCK;
-    let rows = y_rows() - row0;
-    let weight_row = ids_in.group.z * params.w_step + params.w_at;
-    let outputs = params.count;
-    let first = params.first;
-//#endif
-    let x_at = group * params.x_step + params.x_at;
-    let y_at = group * params.y_step + params.y_at + first;
+    let block = block_of(ids_in.group);
     let n0 = ids_in.group.x * WG * OUTS + ids_in.lane;
     // Beyond the last, outputs and rows are made again, and dropped.
 //#each J OUTS
-    let at_$J = (weight_row + min(n0 + $Ju * WG, outputs - 1u)) * params.pitch;
+    let at_$J = (block.weight_row + min(n0 + $Ju * WG, block.outputs - 1u)) * params.pitch;
 //#end
-    for (var b = 0u; b < min(rows, BLOCK); b += ROWS) {
-        let begin = x_row(row0 + min(b + ids_in.sublane % ROWS, rows - 1u)) * params.x_cols + x_at;
+    for (var b = 0u; b < min(block.rows, BLOCK); b += ROWS) {
+        let mth = min(b + ids_in.sublane % ROWS, block.rows - 1u);
+        let begin = x_row(block.row0 + mth) * params.x_cols + block.x_at;
 //#each P PARTS
 //#each R PART
 //#each J OUTS
@@ -138,40 +108,19 @@ fn main(ids_in: Ids) {
         }
 //#each P PARTS
 //#each R PART
-        if b + $Pu * PART + $Ru < rows {
-            let row = y_row(row0 + b + $Pu * PART + $Ru);
+        if b + $Pu * PART + $Ru < block.rows {
+            let row = y_row(block.row0 + b + $Pu * PART + $Ru);
 //#each J OUTS
-            if n0 + $Ju * WG < outputs {
+            if n0 + $Ju * WG < block.outputs {
                 var sum = acc_$J_$P_$R;
 //#if GATED
                 sum = gated(sum, acc3_$P_$R, weights[row]);
 //#endif
-                let col = y_at + n0 + $Ju * WG;
-//#if BIAS
-                sum += bias[col];
-//#endif
-                let to = row * params.y_cols + col;
-//#if RESIDUAL
-                sum += residual[to];
-//#endif
-                y[to] = sum;
+                put(row, block.y_at + n0 + $Ju * WG, sum);
             }
 //#end
         }
 //#end
 //#end
     }
-}
-
-// The row of y that is the block's `m`th row, and that of x which it is made of.
-fn y_row(m: u32) -> u32 {
-//#if EXPERTS
-    return sorted[m];
-//#else
-    return m;
-//#endif
-}
-
-fn x_row(m: u32) -> u32 {
-    return y_row(m) / params.share;
 }

@@ -12,6 +12,8 @@ override ROWS: u32 = 1u;
 const AHEAD = WG / ROWS;
 // Outputs of an invocation at most.
 override OUTS: u32 = 8u;
+// How many times 32 elements of a weight are loaded at once: two with flag TWO.
+override LOADED: u32 = 1u;
 //#include matmul
 //#include x_numbers
 
@@ -23,11 +25,7 @@ override OUTS: u32 = 8u;
 //#endif
 //#endif
 //#if GATED
-//#if WIDE
-@group(0) @binding(next) var<storage, read> w3: array<vec2<u64>>;  // as w; without EXPERTS w again
-//#else
-@group(0) @binding(next) var<storage, read> w3: array<vec4<u32>>;  // as w; without EXPERTS w again
-//#endif
+@group(0) @binding(next) var<storage, read> w3: array<Chunk>;  // as w; without EXPERTS w again
 //#include weight_numbers W=w3
 //#endif
 
@@ -83,55 +81,68 @@ fn main(ids_in: Ids) {
             var acc3_$R = 0.0;
 //#endif
 //#end
-            for (var i = 0u; i < AHEAD; i++) {
+            for (var i = 0u; i < AHEAD; i += LOADED) {
                 let g = g0 + i;
                 if g > last {
                     break;
                 }
+//#if TWO
+                let both = w_load_two(at, g);
+                let w_0 = both.first;
+                let w_1 = both.last;
+//#if GATED
+                let both3 = w3_load_two(at + params.up, g);
+                let w3_0 = both3.first;
+                let w3_1 = both3.last;
+//#endif
+//#else
                 let w_0 = w_load(at, g);
 //#if GATED
                 let w3_0 = w3_load(at + params.up, g);
 //#endif
-                let v_0 = w_numbers(w_0.raw);
+//#endif
+//#each L LOADED
+                let v_$L = w_numbers(w_$L.raw);
 //#if GATED
-                let v3_0 = w3_numbers(w3_0.raw);
+                let v3_$L = w3_numbers(w3_$L.raw);
 //#endif
 //#each R ROWS
-                let sums_$R = subgroupShuffle(mine.sums, i * ROWS + $Ru);
-                acc_$R += w_shifts(w_0, sums_$R);
-                var sum_$R = 0.0;
+                let sums_$L_$R = subgroupShuffle(mine.sums, (i + $Lu) * ROWS + $Ru);
+                acc_$R += w_shifts(w_$L, sums_$L_$R);
+                var sum_$L_$R = 0.0;
 //#if GATED
-                acc3_$R += w3_shifts(w3_0, sums_$R);
-                var sum3_$R = 0.0;
+                acc3_$R += w3_shifts(w3_$L, sums_$L_$R);
+                var sum3_$L_$R = 0.0;
 //#endif
 //#end
 //#each Q 8
 //#each C 4
 //#each R ROWS
-                let x_$Q_$C_$R = subgroupShuffle(mine.v.v[$Q][$C], i * ROWS + $Ru);
-                sum_$R += v_0.v[$Q][$C] * x_$Q_$C_$R;
+                let x_$L_$Q_$C_$R = subgroupShuffle(mine.v.v[$Q][$C], (i + $Lu) * ROWS + $Ru);
+                sum_$L_$R += v_$L.v[$Q][$C] * x_$L_$Q_$C_$R;
 //#if GATED
-                sum3_$R += v3_0.v[$Q][$C] * x_$Q_$C_$R;
+                sum3_$L_$R += v3_$L.v[$Q][$C] * x_$L_$Q_$C_$R;
 //#endif
 //#end
 //#end
                 // The first half ends.
                 if $Q == 3 && w_halves {
 //#each R ROWS
-                    acc_$R += w_0.first.scale * sum_$R;
-                    sum_$R = 0.0;
+                    acc_$R += w_$L.first.scale * sum_$L_$R;
+                    sum_$L_$R = 0.0;
 //#if GATED
-                    acc3_$R += w3_0.first.scale * sum3_$R;
-                    sum3_$R = 0.0;
+                    acc3_$R += w3_$L.first.scale * sum3_$L_$R;
+                    sum3_$L_$R = 0.0;
 //#endif
 //#end
                 }
 //#end
 //#each R ROWS
-                acc_$R += w_0.last.scale * sum_$R;
+                acc_$R += w_$L.last.scale * sum_$L_$R;
 //#if GATED
-                acc3_$R += w3_0.last.scale * sum3_$R;
+                acc3_$R += w3_$L.last.scale * sum3_$L_$R;
 //#endif
+//#end
 //#end
             }
 //#each R ROWS

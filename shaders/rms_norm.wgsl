@@ -4,9 +4,11 @@
 // weight  [cols] f32
 // With EIGHT_BITS y is in 8 bits, [rows, cols / 32] Activations, and stride is cols; with KEEP there
 // is, beside it, the f32 as well.
+// With FOURS cols and stride are multiples of 4. See lib/fours.wgsl.
 
 override WG: u32 = 64u;
 //#include reduce
+//#include fours
 
 struct Params {
     cols: u32,
@@ -17,21 +19,26 @@ struct Params {
 }
 @group(0) @binding(0) var<uniform> params: Params;
 //#if IN_PLACE
-@group(0) @binding(2) var<storage, read_write> x: array<f32>;
+@group(0) @binding(2) var<storage, read_write> x: array<Cell>;
+//#include write_four B=x
 //#else
-@group(0) @binding(2) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read> x: array<ReadCell>;
 //#endif
-@group(0) @binding(3) var<storage, read> weight: array<f32>;
+//#include read_four B=x
+@group(0) @binding(3) var<storage, read> weight: array<ReadCell>;
+//#include read_four B=weight
 //#if IN_PLACE
 //#else
 //#if EIGHT_BITS
 //#include eight_bits
 @group(0) @binding(4) var<storage, read_write> y: array<Activations>;
 //#if KEEP
-@group(0) @binding(5) var<storage, read_write> kept: array<f32>;
+@group(0) @binding(5) var<storage, read_write> kept: array<Cell>;
+//#include write_four B=kept
 //#endif
 //#else
-@group(0) @binding(4) var<storage, read_write> y: array<f32>;
+@group(0) @binding(4) var<storage, read_write> y: array<Cell>;
+//#include write_four B=y
 //#endif
 //#endif
 
@@ -41,47 +48,45 @@ fn main(ids: Ids) {
     if row >= params.rows_per_row * step.rows + params.rows_per_out * step.outs {
         return;
     }
-    let base = row * params.stride;
+    let base = row * (params.stride * FOUR / 4u);
+    let fours = (params.cols + 3u) / 4u;
     var sum = 0.0;
-    for (var c = ids.lane; c < params.cols; c += WG) {
-        let v = x[base + c];
-        sum += v * v;
+    for (var c = ids.lane; c < fours; c += WG) {
+        let v = read_x(base + c * FOUR, params.cols - 4u * c);
+        sum += dot(v, v);
     }
     let scale = inverseSqrt(reduce_sum(ids, sum) / f32(params.cols) + params.eps);
 //#if EIGHT_BITS
     let groups = params.cols / 32u;
     for (var g = ids.lane; g < groups; g += WG) {
-        let c = 32u * g;
+        let c = 8u * g;
         let v = array(
-            four(base, c, scale), four(base, c + 4u, scale),
-            four(base, c + 8u, scale), four(base, c + 12u, scale),
-            four(base, c + 16u, scale), four(base, c + 20u, scale),
-            four(base, c + 24u, scale), four(base, c + 28u, scale),
+            four(base, c, scale), four(base, c + 1u, scale),
+            four(base, c + 2u, scale), four(base, c + 3u, scale),
+            four(base, c + 4u, scale), four(base, c + 5u, scale),
+            four(base, c + 6u, scale), four(base, c + 7u, scale),
         );
 //#if KEEP
-        for (var i = 0u; i < 32u; i++) {
-            kept[base + c + i] = v[i / 4u][i % 4u];
+        for (var i = 0u; i < 8u; i++) {
+            write_kept(base + (c + i) * FOUR, 4u, v[i]);
         }
 //#endif
         y[row * groups + g] = eight_bits(v);
     }
 //#else
-    for (var c = ids.lane; c < params.cols; c += WG) {
-        let v = x[base + c] * scale * weight[c];
+    for (var c = ids.lane; c < fours; c += WG) {
+        let v = four(base, c, scale);
 //#if IN_PLACE
-        x[base + c] = v;
+        write_x(base + c * FOUR, params.cols - 4u * c, v);
 //#else
-        y[base + c] = v;
+        write_y(base + c * FOUR, params.cols - 4u * c, v);
 //#endif
     }
 //#endif
 }
 
-//#if EIGHT_BITS
-// Columns `c` and on of the row at `base`, normalised.
+// The `c`th four columns of the row at `base`, normalised.
 fn four(base: u32, c: u32, scale: f32) -> vec4<f32> {
-    let i = base + c;
-    let v = vec4(x[i], x[i + 1u], x[i + 2u], x[i + 3u]) * scale;
-    return v * vec4(weight[c], weight[c + 1u], weight[c + 2u], weight[c + 3u]);
+    let left = params.cols - 4u * c;
+    return read_x(base + c * FOUR, left) * scale * read_weight(c * FOUR, left);
 }
-//#endif

@@ -1,13 +1,16 @@
 // y = silu(min(g, limit)) * clamp(u, -limit, limit), with silu(g) = g / (1 + exp(-g)). An invocation
-// does one column of a row; with EIGHT_BITS, 32 of them.
+// does four columns of a row; with EIGHT_BITS, 32 of them.
 //
 // gate  [rows, cols] f32: g; or with PACKED [rows, 2 * cols]: g, then u
 // y     [rows, cols] f32; with EIGHT_BITS [rows, cols / 32] Activations
 // up    [rows, cols] f32: u, unless PACKED
 // kept  [rows, cols] f32, with KEEP: y as it is before it is rounded to 8 bits
+//
+// With FOURS cols is a multiple of 4. See lib/fours.wgsl.
 
 override WG: u32 = 64u;
 //#include step
+//#include fours
 
 struct Params {
     cols: u32,
@@ -16,42 +19,45 @@ struct Params {
     limit: f32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(2) var<storage, read> gate: array<f32>;
+@group(0) @binding(2) var<storage, read> gate: array<ReadCell>;
+//#include read_four B=gate
 //#if EIGHT_BITS
 //#include eight_bits
 @group(0) @binding(3) var<storage, read_write> y: array<Activations>;
 //#else
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+@group(0) @binding(3) var<storage, read_write> y: array<Cell>;
+//#include write_four B=y
 //#endif
 //#if PACKED
 //#if KEEP
-@group(0) @binding(4) var<storage, read_write> kept: array<f32>;
+@group(0) @binding(4) var<storage, read_write> kept: array<Cell>;
+//#include write_four B=kept
 //#endif
 //#else
-@group(0) @binding(4) var<storage, read> up: array<f32>;
+@group(0) @binding(4) var<storage, read> up: array<ReadCell>;
+//#include read_four B=up
 //#endif
 
-fn activated(row: u32, c: u32) -> f32 {
-    let cols = params.cols;
-//#if PACKED
-    let from_gate = gate[row * 2u * cols + c];
-    let from_up = gate[row * 2u * cols + cols + c];
-//#else
-    let from_gate = gate[row * cols + c];
-    let from_up = up[row * cols + c];
-//#endif
-    let g = min(from_gate, params.limit);
-    let u = clamp(from_up, -params.limit, params.limit);
-    // The bound keeps exp finite where silu has long been 0.
-    return g / (1.0 + exp(-max(g, -80.0))) * u;
+// Where in y, or another matrix of its shape, the `c`th four columns of a row begin.
+fn cell(row: u32, c: u32) -> u32 {
+    return row * (params.cols * FOUR / 4u) + c * FOUR;
 }
 
-//#if EIGHT_BITS
-// Columns `c` and on.
+// The `c`th four columns.
 fn four(row: u32, c: u32) -> vec4<f32> {
-    return vec4(activated(row, c), activated(row, c + 1u), activated(row, c + 2u), activated(row, c + 3u));
-}
+    let left = params.cols - 4u * c;
+//#if PACKED
+    let at = cell(2u * row, c);
+    let from_up = read_gate(at + cell(1u, 0u), left);
+//#else
+    let at = cell(row, c);
+    let from_up = read_up(at, left);
 //#endif
+    let g = min(read_gate(at, left), vec4(params.limit));
+    let u = clamp(from_up, vec4(-params.limit), vec4(params.limit));
+    // The bound keeps exp finite where silu has long been 0.
+    return g / (1.0 + exp(-max(g, vec4(-80.0)))) * u;
+}
 
 @compute @workgroup_size(WG)
 fn main(ids: Ids) {
@@ -63,23 +69,24 @@ fn main(ids: Ids) {
     if row >= rows {
         return;
     }
-    let c = at % groups * 32u;
+    let c = at % groups * 8u;
     let v = array(
-        four(row, c), four(row, c + 4u), four(row, c + 8u), four(row, c + 12u),
-        four(row, c + 16u), four(row, c + 20u), four(row, c + 24u), four(row, c + 28u),
+        four(row, c), four(row, c + 1u), four(row, c + 2u), four(row, c + 3u),
+        four(row, c + 4u), four(row, c + 5u), four(row, c + 6u), four(row, c + 7u),
     );
 //#if KEEP
-    for (var i = 0u; i < 32u; i++) {
-        kept[row * params.cols + c + i] = v[i / 4u][i % 4u];
+    for (var i = 0u; i < 8u; i++) {
+        write_kept(cell(row, c + i), 4u, v[i]);
     }
 //#endif
     y[at] = eight_bits(v);
 //#else
-    let blocks = (params.cols + WG - 1u) / WG;
+    let fours = (params.cols + 3u) / 4u;
+    let blocks = (fours + WG - 1u) / WG;
     let row = group_index(ids) / blocks;
     let c = group_index(ids) % blocks * WG + ids.lane;
-    if row < rows && c < params.cols {
-        y[row * params.cols + c] = activated(row, c);
+    if row < rows && c < fours {
+        write_y(cell(row, c), params.cols - 4u * c, four(row, c));
     }
 //#endif
 }

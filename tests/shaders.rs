@@ -166,6 +166,16 @@ const VARIANTS: &[Variants] = &[
         &[LANES_FOR_TWO_ROWS],
     ),
     variants(
+        "matmul_lanes_pairs",
+        &[
+            &["Q4_0", "Q4_1", "Q4_K"],
+            &["SUBGROUPS"],
+            &["", "TWO", "WIDE TWO"],
+            &["", "BIAS", "RESIDUAL", "EXPERTS", "EXPERTS GATED"],
+        ],
+        &[&[("PAIRS", 1), ("ROWS", 2)]],
+    ),
+    variants(
         "matmul_lanes_rows",
         &[
             FORMAT,
@@ -174,6 +184,11 @@ const VARIANTS: &[Variants] = &[
             &["", "BIAS NORM", "RESIDUAL", "GATED NORM", "EXPERTS", "EXPERTS GATED"],
         ],
         &[&[("ROWS", 2)]],
+    ),
+    variants(
+        "matmul_lanes_rows",
+        &[FORMAT, &["SUBGROUPS TWO X8"], &["", "WIDE WIDER"], &["", "GATED NORM", "EXPERTS GATED"]],
+        &[&[("LOADED", 2), ("ROWS", 1)]],
     ),
     variants(
         "matmul_lanes_rows",
@@ -192,16 +207,24 @@ const VARIANTS: &[Variants] = &[
     variants("rope_keep", &[], &[&[]]),
     variants("quantize_activations", &[&["", "BYTES"]], &[&[]]),
     variants("ring_write", &[&["", "ADD"]], &[&[]]),
-    variants("rms_norm", &[&["", "IN_PLACE"], REDUCE], &[&[]]),
-    variants("rms_norm", &[&["EIGHT_BITS"], &["", "BYTES"], &["", "KEEP"], REDUCE], &[&[]]),
+    variants("rms_norm", &[&["", "IN_PLACE", "IN_PLACE FOURS", "FOURS WIDE"], REDUCE], &[&[]]),
+    variants(
+        "rms_norm",
+        &[&["EIGHT_BITS FOURS"], &["", "WIDE"], &["", "BYTES"], &["", "KEEP"], REDUCE],
+        &[&[]],
+    ),
     variants(
         "route",
         &[&["", "SIGMOID", "SOFTMAX"], &["", "GROUPS", "GROUPS TOP_TWO"], &["", "NORMALISE"]],
         &[&[]],
     ),
     variants("sample", &[SUBGROUPS], &[&[]]),
-    variants("swiglu", &[&["", "PACKED"]], &[&[]]),
-    variants("swiglu", &[&["PACKED EIGHT_BITS"], &["", "BYTES"], &["", "KEEP"]], &[&[]]),
+    variants("swiglu", &[&["", "PACKED"], &["", "FOURS", "FOURS WIDE"]], &[&[]]),
+    variants(
+        "swiglu",
+        &[&["PACKED EIGHT_BITS FOURS"], &["", "WIDE"], &["", "BYTES"], &["", "KEEP"]],
+        &[&[]],
+    ),
     variants("topk", &[], &[&[]]),
     variants("unfold", &[], &[&[]]),
     variants("vit_attention", &[], &[&[("CHUNKS", 1)], &[("CHUNKS", 2)], &[("CHUNKS", 4)]]),
@@ -255,7 +278,7 @@ fn every_shader_and_flag_has_variants() {
             assert!(asked.contains(flag), "{shader}.wgsl does not know {flag}");
             asked.remove(flag);
         }
-        for flag in ["SUBGROUPS", "ONE_SUBGROUP", "WIDE", "NORM"] {
+        for flag in ["SUBGROUPS", "ONE_SUBGROUP", "WIDE", "WIDER", "NORM"] {
             asked.remove(flag);
         }
         assert!(asked.is_empty(), "no variant of {shader} sets {asked:?}");

@@ -11,13 +11,10 @@
 //
 // With this goes lib/matmul_f32.wgsl, lib/matmul_q8.wgsl or lib/x_numbers.wgsl, which have x.
 //#include matmul_params
+//#include chunk
 
 // [G*N or pages*N, K]
-//#if WIDE
-@group(0) @binding(3) var<storage, read> w: array<vec2<u64>>;
-//#else
-@group(0) @binding(3) var<storage, read> w: array<vec4<u32>>;
-//#endif
+@group(0) @binding(3) var<storage, read> w: array<Chunk>;
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;
 
 //#if BIAS

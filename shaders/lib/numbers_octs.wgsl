@@ -1,4 +1,5 @@
 // Formats that are read by the Oct. Beyond the row's end its last one comes again.
+//#include raws_apart W=$W
 const $W_middle: f32 = 0.0;
 const $W_minimum: bool = $W_shifted;
 

@@ -8,6 +8,11 @@ fn $W_raw(at: u32, g: u32) -> $W_Raw {
     return $W_quad(at + g);
 }
 
+fn $W_two_raws(at: u32, g: u32) -> $W_TwoRaws {
+    let raws = $W_quads(at + g);
+    return $W_TwoRaws(raws.first, raws.last);
+}
+
 fn $W_numbers(raw: $W_Raw) -> Numbers {
     let octs = array(bits4(raw.x), bits4(raw.y), bits4(raw.z), bits4(raw.w));
     return Numbers(array(

@@ -11,6 +11,11 @@ struct Scale {
     shift: f32,
 }
 
+struct TwoScales {
+    first: Scale,
+    last: Scale,
+}
+
 // 8 codes as they are stored.
 struct Codes {
     lo: vec4<u32>,

@@ -5,6 +5,11 @@ fn $W_u32(at: u32, plane: u32, i: u32) -> u32 {
     return $W_word(at * 4u + plane + i);
 }
 
+// Items `i` and `i + 1`; `i` and `plane` are even.
+fn $W_two_u32(at: u32, plane: u32, i: u32) -> vec2<u32> {
+    return $W_words(at * 4u + plane + i);
+}
+
 fn $W_u16(at: u32, plane: u32, i: u32) -> u32 {
     return ($W_u32(at, plane, i / 2u) >> (i % 2u * 16u)) & 0xffffu;
 }

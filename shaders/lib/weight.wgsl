@@ -1,6 +1,6 @@
 // Weight matrix $W, whatever it is stored in. Its binding is `$W: array<vec4<u32>>`, with flag WIDE
-// `array<vec2<u64>>`; a row begins
-// at a multiple of 16 bytes, `at` below counting these. Params has where in a row of a block format
+// `array<vec2<u64>>`, with WIDER `array<vec4<u64>>`; a row begins at a multiple of 16 bytes, with
+// WIDER of 32, `at` below counting 16. Params has where in a row of a block format
 // its second, third and fourth plane begin, in words: plane1, plane2, plane3.
 //
 // Each file of `formats` has, for the format it is called after:
@@ -8,8 +8,13 @@
 //   $W_shifted  whether a Scale has a shift other than 0
 //   $W_codes    8 elements, the Oct `o` of the row at `at`, before scaling
 //   $W_scale    the Scale of the row's group `g`
+//   $W_two_scales  of groups `g`, which is even, and `g + 1`
 //#include oct
+//#if WIDER
+//#include quads_wider W=$W
+//#else
 //#include quads W=$W
+//#endif
 //#include formats/? W=$W
 
 // Elements 8 * o and on of the row at `at`.

@@ -355,7 +355,7 @@ impl Kind {
     pub fn of(x: &Tensor, w: &Tensor, outputs: usize, banks: usize, limits: &Limits) -> Self {
         let codes = CodeOrder::of(w.elem).filter(|_| in_eight_bits(x));
         let small = outputs.min(w.cols) < LARGE_SIDE;
-        match Lanes::of(limits, small, banks, codes) {
+        match Lanes::of(limits, w, small, banks, codes) {
             Some(lanes) => Self::Lanes(lanes),
             None if in_eight_bits(x) => {
                 Self::Tiled { rows: "matmul_rows_q8", tiles: "matmul_tiles_q8" }
@@ -532,8 +532,12 @@ impl Op for Matmul {
                     continue;
                 }
                 Kind::Lanes(lanes) => {
-                    let kernel = kernel(Lanes::SHADER, params, lanes.block(), 1..=most);
-                    kernels.push(lanes.set(kernel, lanes.width));
+                    let kernel = kernel(lanes.shader(), params, lanes.block(), 1..=most);
+                    let mut kernel = lanes.set(kernel, lanes.width);
+                    if lanes.again() {
+                        kernel.bindings.push(kernel.bindings[1]);
+                    }
+                    kernels.push(kernel);
                     continue;
                 }
             };
@@ -633,7 +637,7 @@ impl Op for Expert {
                 uses.extend([sorted.read(), tiles.read()]);
                 let (shader, outputs) = match kind {
                     Kind::Tiled { tiles, .. } => (tiles, EXPERT_TILE_OUTPUTS),
-                    Kind::Lanes(lanes) => (Lanes::SHADER, lanes.block()[0]),
+                    Kind::Lanes(lanes) => (lanes.shader(), lanes.block()[0]),
                 };
                 let kernel = Kernel::new(shader, params, uses, move |s| {
                     // No more tiles than slots, nor than full ones and one more an expert.
@@ -677,6 +681,9 @@ impl Op for Expert {
                 }
             }
             kernel.bindings[1].part = part;
+            if matches!(kind, Kind::Lanes(lanes) if lanes.again() && tiles.is_some()) {
+                kernel.bindings.push(kernel.bindings[1]);
+            }
             kernel
         });
         kernels.collect()

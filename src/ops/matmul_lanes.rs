@@ -1,8 +1,10 @@
 //! The matrix products of software adapters, whose lanes load one after the other: `matmul_lanes_rows`
-//! for few rows and `matmul_lanes` for many.
+//! for few rows, and for many `matmul_lanes`, or `matmul_lanes_pairs` where integers of 4 and 8 bits meet.
 
 use super::quantize_activations::CodeOrder;
+use crate::formats::BlockFormat::{Q4_0, Q4_1, Q4K};
 use crate::gpu::{Kernel, Limits};
+use crate::graph::{Elem, Tensor};
 
 /// The widest subgroups there are kernels for.
 const MOST_LANES: usize = 16;
@@ -14,22 +16,32 @@ const PART: usize = 4;
 const MOST_ROWS: usize = 8;
 /// Outputs that each of its invocations makes.
 const OUTS: usize = 2;
+/// The same of `matmul_lanes_pairs`.
+const PAIR_OUTS: usize = 4;
+/// Elements of two groups.
+const PAIR: usize = 64;
 /// Outputs that an invocation of `matmul_lanes_rows` makes at most: the shader's `OUTS`.
 const MOST_OUTS: usize = 8;
 
-/// `matmul_lanes` for one weight.
+/// `matmul_lanes` or `matmul_lanes_pairs` for one weight.
 #[derive(Clone, Copy)]
 pub(super) struct Lanes {
     /// Lanes of a subgroup.
     pub width: usize,
     /// Whether it loads 64 bits at once.
     wide: bool,
-    /// Outputs an invocation makes, of one bank or of two together.
+    /// Whether rows are made of pairs of groups, of which more is loaded at once.
+    paired: bool,
+    /// Weights that are multiplied together: one, or two.
+    banks: usize,
+    /// Outputs an invocation makes of each.
     outs: usize,
     /// Rows whose x a subgroup has at a time.
     rows: usize,
     /// The order of codes, of activations in 8 bits.
     codes: Option<CodeOrder>,
+    /// Whether two outputs are made with one multiplication.
+    pairs: bool,
 }
 
 /// `matmul_lanes_rows` for one weight.
@@ -43,21 +55,28 @@ pub(super) struct Few {
 }
 
 impl Lanes {
-    pub const SHADER: &str = "matmul_lanes";
-
-    /// For `banks` weights at once and activations in 8 bits or not; `None` if this device has other
-    /// kernels. Of a `small` weight the product is soon made: less code, which is sooner compiled.
+    /// For `banks` weights like `w` at once and activations in 8 bits or not; `None` if this device has
+    /// other kernels. Of a `small` weight the product is soon made: less code, which is sooner compiled.
     pub fn of(
         limits: &Limits,
+        w: &Tensor,
         small: bool,
         banks: usize,
         codes: Option<CodeOrder>,
     ) -> Option<Self> {
         let width = limits.serial_lanes as usize;
-        let outs = if small { 1 } else { OUTS / banks };
+        let pairs = codes.is_some() && matches!(w.elem, Elem::Block(Q4_0 | Q4_1 | Q4K));
+        let outs = match (pairs, small) {
+            (false, false) => OUTS,
+            (false, true) => banks,
+            (true, false) => PAIR_OUTS,
+            (true, true) => 2,
+        } / banks;
         let rows = width.min(if small { PART } else { MOST_ROWS });
         let able = (1..=MOST_LANES).contains(&width);
-        able.then_some(Self { width, wide: limits.wide_loads, outs, rows, codes })
+        let paired = matches!(w.elem, Elem::Block(_)) && w.cols.is_multiple_of(PAIR);
+        let wide = limits.wide_loads;
+        able.then_some(Self { width, wide, paired, banks, outs, rows, codes, pairs })
     }
 
     /// Outputs and rows a workgroup makes.
@@ -65,15 +84,26 @@ impl Lanes {
         [WG * self.outs, self.width]
     }
 
+    pub fn shader(self) -> &'static str {
+        if self.pairs { "matmul_lanes_pairs" } else { "matmul_lanes" }
+    }
+
+    /// Whether the weight is to be bound again, after all others, since both of a pair are its outputs.
+    pub fn again(self) -> bool {
+        self.pairs && self.banks == 1
+    }
+
     /// `kernel`, for blocks of so many rows.
     pub fn set(self, kernel: Kernel, block: usize) -> Kernel {
+        let block = block.max(self.rows);
+        if self.pairs {
+            let pairs = self.outs * self.banks / 2;
+            let consts = [("ROWS", self.rows), ("BLOCK", block), ("PAIRS", pairs)];
+            return self.loads(kernel, &consts).flag_if(self.paired, "TWO");
+        }
         let part = self.rows.min(PART);
-        let consts = [
-            ("PART", part),
-            ("PARTS", self.rows / part),
-            ("BLOCK", block.max(self.rows)),
-            ("OUTS", self.outs),
-        ];
+        let consts =
+            [("PART", part), ("PARTS", self.rows / part), ("BLOCK", block), ("OUTS", self.outs)];
         self.tell(kernel, &consts)
     }
 
@@ -87,12 +117,15 @@ impl Lanes {
     }
 
     fn tell(self, kernel: Kernel, consts: &[(&'static str, usize)]) -> Kernel {
-        let kernel = consts.iter().fold(kernel, |k, &(name, value)| k.constant(name, value as u32));
-        kernel
-            .flag("SUBGROUPS")
-            .flag_if(self.wide, "WIDE")
+        self.loads(kernel, consts)
             .flag_if(self.codes.is_some(), "EIGHT_BITS")
             .flag_if(self.codes == Some(CodeOrder::Bytes), "BYTES")
+    }
+
+    /// Sets constants, and how buffers are loaded from.
+    fn loads(self, kernel: Kernel, consts: &[(&'static str, usize)]) -> Kernel {
+        let kernel = consts.iter().fold(kernel, |k, &(name, value)| k.constant(name, value as u32));
+        kernel.flag("SUBGROUPS").flag_if(self.wide, "WIDE")
     }
 }
 
@@ -105,6 +138,10 @@ impl Few {
     }
 
     pub fn set(self, kernel: Kernel) -> Kernel {
-        self.lanes.tell(kernel, &[("WG", self.lanes.width), ("ROWS", self.rows)])
+        let lanes = self.lanes;
+        // More rows would be more code than compilers are quick with.
+        let two = lanes.paired && self.rows <= 2 && lanes.width / self.rows >= 2;
+        let consts = [("WG", lanes.width), ("ROWS", self.rows), ("LOADED", 1 + usize::from(two))];
+        lanes.tell(kernel, &consts).flag_if(two, "TWO").flag_if(two && lanes.wide, "WIDER")
     }
 }

@@ -111,8 +111,11 @@ impl Op for RmsNorm {
         if self.eight_bits.is_some() && !keep {
             uses.pop();
         }
+        let whole = [self.cols, t.cols].iter().all(|n| n.is_multiple_of(4));
         let kernel = Kernel::new("rms_norm", params, uses, move |s| grid(rows.at(s)))
-            .flag_if(self.y.is_none(), "IN_PLACE");
+            .flag_if(self.y.is_none(), "IN_PLACE")
+            .flag_if(whole, "FOURS")
+            .flag_if(whole && self.y.is_some() && limits.wide_loads, "WIDE");
         // An invocation a group, or idle ones would take their time.
         let groups = self.cols / EIGHT_BIT_GROUP;
         let wg = match self.eight_bits {

@@ -50,7 +50,7 @@ struct Params {
     limit: f32,
 }
 
-/// Columns a workgroup: `WG` of the shader.
+/// Invocations a workgroup: `WG` of the shader.
 const WG: usize = 64;
 
 impl Op for Swiglu {
@@ -98,7 +98,7 @@ impl Op for Swiglu {
         }
     }
 
-    fn kernels(&self, graph: &Graph, _: &Limits) -> Vec<Kernel> {
+    fn kernels(&self, graph: &Graph, limits: &Limits) -> Vec<Kernel> {
         let t = graph.tensor(self.y);
         let (rows, cols) = (t.rows, t.cols);
         let params = Params {
@@ -116,10 +116,14 @@ impl Op for Swiglu {
         let groups = move |s| {
             let rows = rows.at(s);
             let groups = rows * (cols / EIGHT_BIT_GROUP);
-            grid(if narrow { groups.div_ceil(WG) } else { rows * cols.div_ceil(WG) })
+            grid(if narrow { groups.div_ceil(WG) } else { rows * cols.div_ceil(4 * WG) })
         };
         let kernel = Kernel::new("swiglu", params, uses, groups);
-        let kernel = kernel.flag_if(self.up.is_none(), "PACKED");
+        let whole = cols.is_multiple_of(4);
+        let kernel = kernel
+            .flag_if(self.up.is_none(), "PACKED")
+            .flag_if(whole, "FOURS")
+            .flag_if(whole && limits.wide_loads, "WIDE");
         vec![flag_eight_bits(kernel, self.eight_bits, keep)]
     }
 

@@ -1,4 +1,5 @@
 // F32.
+//#include scales_apart W=$W
 const $W_group: u32 = 1u;
 const $W_shifted: bool = false;
 

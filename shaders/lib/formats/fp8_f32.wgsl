@@ -1,4 +1,5 @@
 // FP8_F32: e4m3, an f32 scale for 128.
+//#include scales_apart W=$W
 //#include planes W=$W
 const $W_group: u32 = 4u;
 const $W_shifted: bool = false;

@@ -1,4 +1,5 @@
 // IQ4_XS: 4-bit places in a table, a signed scale for 32, an f16 scale of these for 256.
+//#include scales_apart W=$W
 //#include planes W=$W
 const $W_group: u32 = 4u;
 const $W_shifted: bool = false;

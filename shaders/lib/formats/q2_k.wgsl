@@ -1,4 +1,5 @@
 // Q2_K: 2 bits, 4-bit scale and minimum for 16, f16 scales of these for 256.
+//#include scales_apart W=$W
 //#include planes W=$W
 const $W_group: u32 = 2u;
 const $W_shifted: bool = true;

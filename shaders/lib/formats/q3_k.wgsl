@@ -1,4 +1,5 @@
 // Q3_K: 2 bits and 1 about 4, a signed scale for 16, an f16 scale of these for 256.
+//#include scales_apart W=$W
 //#include planes W=$W
 const $W_group: u32 = 2u;
 const $W_shifted: bool = true;

@@ -12,3 +12,8 @@ fn $W_scale(at: u32, g: u32) -> Scale {
     let d = $W_f16(at, params.plane2, g);
     return Scale(d, -16.0 * d);
 }
+
+fn $W_two_scales(at: u32, g: u32) -> TwoScales {
+    let d = $W_f16x2(at, params.plane2, g / 2u);
+    return TwoScales(Scale(d.x, -16.0 * d.x), Scale(d.y, -16.0 * d.y));
+}

@@ -12,3 +12,10 @@ fn $W_scale(at: u32, g: u32) -> Scale {
     let d = $W_f16x2(at, params.plane2, g);
     return Scale(d.x, d.y);
 }
+
+fn $W_two_scales(at: u32, g: u32) -> TwoScales {
+    let d = $W_two_u32(at, params.plane2, g);
+    let first = unpack2x16float(d.x);
+    let last = unpack2x16float(d.y);
+    return TwoScales(Scale(first.x, first.y), Scale(last.x, last.y));
+}

@@ -13,3 +13,9 @@ fn $W_scale(at: u32, g: u32) -> Scale {
     let d = $W_f16x2(at, params.plane3, g / 8u);
     return Scale(d.x * f32(s & 255u), -d.y * f32(s >> 8u));
 }
+
+fn $W_two_scales(at: u32, g: u32) -> TwoScales {
+    let s = vec4<f32>(bytes($W_u32(at, params.plane2, g / 2u)));
+    let d = $W_f16x2(at, params.plane3, g / 8u);
+    return TwoScales(Scale(d.x * s.x, -d.y * s.y), Scale(d.x * s.z, -d.y * s.w));
+}

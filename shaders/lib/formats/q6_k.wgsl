@@ -1,4 +1,5 @@
 // Q6_K: 4 bits and 2 about 32, a signed scale for 16, an f16 scale of these for 256.
+//#include scales_apart W=$W
 //#include planes W=$W
 const $W_group: u32 = 2u;
 const $W_shifted: bool = true;

@@ -11,3 +11,8 @@ fn $W_codes(at: u32, o: u32) -> Oct {
 fn $W_scale(at: u32, g: u32) -> Scale {
     return Scale($W_f16(at, params.plane1, g), 0.0);
 }
+
+fn $W_two_scales(at: u32, g: u32) -> TwoScales {
+    let d = $W_f16x2(at, params.plane1, g / 2u);
+    return TwoScales(Scale(d.x, 0.0), Scale(d.y, 0.0));
+}

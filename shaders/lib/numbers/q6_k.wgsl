@@ -8,8 +8,14 @@ struct $W_Raw {
 }
 
 fn $W_raw(at: u32, g: u32) -> $W_Raw {
-    let first = $W_u32(at, params.plane1, 2u * g);
-    return $W_Raw($W_quad(at + g), vec2(first, $W_u32(at, params.plane1, 2u * g + 1u)));
+    return $W_Raw($W_quad(at + g), $W_two_u32(at, params.plane1, 2u * g));
+}
+
+fn $W_two_raws(at: u32, g: u32) -> $W_TwoRaws {
+    let low = $W_quads(at + g);
+    let high = $W_two_u32(at, params.plane1, 2u * g);
+    let last = $W_two_u32(at, params.plane1, 2u * g + 2u);
+    return $W_TwoRaws($W_Raw(low.first, high), $W_Raw(low.last, last));
 }
 
 fn $W_numbers(raw: $W_Raw) -> Numbers {

@@ -40,7 +40,7 @@ use layout::{Bits, Parts};
 pub use values::{E2M1, IQ4};
 
 /// Packed rows begin at multiples of so many 32-bit words.
-pub const ROW_ALIGN: usize = 4;
+pub const ROW_ALIGN: usize = 8;
 
 /// How a group of numbers is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,0 +1,68 @@
+// The rows and outputs that a workgroup of matmul_lanes or matmul_lanes_pairs makes, BLOCK rows at most.
+
+//#if EXPERTS
+//#include expert_tile
+//#if GATED
+@group(0) @binding(8) var<storage, read> weights: array<f32>;  // [slots]
+//#endif
+//#endif
+
+struct Block {
+    // The first row and how many there are from it on; with tiles, of `sorted`. None if there is nothing
+    // to make.
+    row0: u32,
+    rows: u32,
+    // The row of w that makes the first output, and the number of outputs.
+    weight_row: u32,
+    outputs: u32,
+    // Where in a row of x the inner elements begin, and in a row of y the outputs.
+    x_at: u32,
+    y_at: u32,
+}
+
+fn block_of(workgroup: vec3<u32>) -> Block {
+    let group = params.group + workgroup.z;
+    let x_at = group * params.x_step + params.x_at;
+    let y_at = group * params.y_step + params.y_at;
+//#if EXPERTS
+    if workgroup.y >= tiles[0].expert {
+        return Block();
+    }
+    let tile = tiles[workgroup.y + 1u];
+    let page = pages[tile.expert];
+    if page < params.first || page >= params.first + params.count {
+        return Block();
+    }
+    return Block(tile.first, tile.count, (page - params.first) * params.n, params.n, x_at, y_at);
+//#else
+    let row0 = workgroup.y * BLOCK;
+    let weight_row = workgroup.z * params.w_step + params.w_at;
+    return Block(row0, y_rows() - row0, weight_row, params.count, x_at, y_at + params.first);
+//#endif
+}
+
+// The row of y that is the `m`th of those that blocks are made of, and that of x which it is made from.
+fn y_row(m: u32) -> u32 {
+//#if EXPERTS
+    return sorted[m];
+//#else
+    return m;
+//#endif
+}
+
+fn x_row(m: u32) -> u32 {
+    return y_row(m) / params.share;
+}
+
+// Ends the product that is column `col` of row `row` of y.
+fn put(row: u32, col: u32, product: f32) {
+    var sum = product;
+//#if BIAS
+    sum += bias[col];
+//#endif
+    let to = row * params.y_cols + col;
+//#if RESIDUAL
+    sum += residual[to];
+//#endif
+    y[to] = sum;
+}
