@@ -1,0 +1,2 @@
+// Q4_0.
+//#include pairs_bits4

@@ -1,0 +1,2 @@
+// Q4_1.
+//#include pairs_bits4

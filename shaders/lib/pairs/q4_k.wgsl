@@ -1,0 +1,2 @@
+// Q4_K.
+//#include pairs_bits4
