@@ -2,6 +2,7 @@
 //! for few rows and `matmul_lanes` for many.
 
 use super::quantize_activations::CodeOrder;
+use crate::gpu::tuning::Numbers;
 use crate::gpu::{Kernel, Limits};
 
 /// The widest subgroups there are kernels for.
@@ -10,12 +11,6 @@ const MOST_LANES: usize = 16;
 const WG: usize = 16;
 /// Rows whose sums it has in registers at a time.
 const PART: usize = 4;
-/// Rows whose x a subgroup has at a time at most: more would be more code than compilers are quick with.
-const MOST_ROWS: usize = 8;
-/// Outputs that each of its invocations makes.
-const OUTS: usize = 2;
-/// Outputs that an invocation of `matmul_lanes_rows` makes at most: the shader's `OUTS`.
-const MOST_OUTS: usize = 8;
 
 /// `matmul_lanes` for one weight.
 #[derive(Clone, Copy)]
@@ -28,6 +23,8 @@ pub(super) struct Lanes {
     outs: usize,
     /// Rows whose x a subgroup has at a time.
     rows: usize,
+    /// Outputs that an invocation of `matmul_lanes_rows` makes at most.
+    most_outs: usize,
     /// The order of codes, of activations in 8 bits.
     codes: Option<CodeOrder>,
 }
@@ -45,19 +42,23 @@ pub(super) struct Few {
 impl Lanes {
     pub const SHADER: &str = "matmul_lanes";
 
-    /// For `banks` weights at once and activations in 8 bits or not; `None` if this device has other
+    /// For `banks` weights at once and activations in 8 bits or not, as tuned for these `numbers`; `None` if this device has other
     /// kernels. Of a `small` weight the product is soon made: less code, which is sooner compiled.
     pub fn of(
         limits: &Limits,
         small: bool,
         banks: usize,
+        numbers: Numbers,
         codes: Option<CodeOrder>,
     ) -> Option<Self> {
         let width = limits.serial_lanes as usize;
-        let outs = if small { 1 } else { OUTS / banks };
-        let rows = width.min(if small { PART } else { MOST_ROWS });
+        let block = limits.tuning.lane_block(numbers);
+        // The kernel makes one output of two banks.
+        let outs = if small || banks > 1 { 1 } else { block.outs };
+        let rows = width.min(if small { PART } else { block.rows });
+        let most_outs = limits.tuning.lane_outs(numbers);
         let able = (1..=MOST_LANES).contains(&width);
-        able.then_some(Self { width, wide: limits.wide_loads, outs, rows, codes })
+        able.then_some(Self { width, wide: limits.wide_loads, outs, rows, most_outs, codes })
     }
 
     /// Outputs and rows a workgroup makes.
@@ -81,7 +82,7 @@ impl Lanes {
     /// are made with the same numbers of x, but such that workgroups are an even load for few threads.
     pub fn few(self, outputs: usize, rows: usize) -> Few {
         let teams = outputs.div_ceil(self.width);
-        let workgroups = teams.div_ceil(MOST_OUTS).next_multiple_of(4);
+        let workgroups = teams.div_ceil(self.most_outs).next_multiple_of(4);
         let outs = teams.div_ceil(workgroups);
         Few { lanes: self, rows: rows.next_power_of_two().min(self.width), outs }
     }
@@ -105,6 +106,8 @@ impl Few {
     }
 
     pub fn set(self, kernel: Kernel) -> Kernel {
-        self.lanes.tell(kernel, &[("WG", self.lanes.width), ("ROWS", self.rows)])
+        let most_outs = self.lanes.most_outs;
+        let consts = [("WG", self.lanes.width), ("ROWS", self.rows), ("OUTS", most_outs)];
+        self.lanes.tell(kernel, &consts)
     }
 }
