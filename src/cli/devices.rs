@@ -51,6 +51,7 @@ impl<'a> Report<'a> {
         match (&self.tuning_error, self.tuned) {
             (Some(why), _) => format!("not tuned: {why}"),
             (None, false) => "not tuned".into(),
+            (None, true) if self.tuning.len() == 1 => "tuned: 1 choice is not the default".into(),
             (None, true) => format!("tuned: {} choices are not the default", self.tuning.len()),
         }
     }

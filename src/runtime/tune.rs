@@ -98,13 +98,64 @@ struct Scale {
     keys: usize,
     /// Bytes of weights that a sample goes through: more than most caches hold.
     bytes: usize,
+    /// Numbers that one weight has at most.
+    numbers: usize,
+}
+
+/// The heads of an attention.
+#[derive(Clone, Copy)]
+struct Heads {
+    heads: usize,
+    groups: usize,
+    dim: usize,
+    /// The width of values of their own; they may be the first numbers of keys instead.
+    values: (bool, usize),
+}
+
+impl Heads {
+    /// As in V4.
+    const V4: Self = Self { heads: 64, groups: 1, dim: 512, values: (false, 512) };
+    /// As in Llama.
+    const LLAMA: Self = Self { heads: 32, groups: 8, dim: 128, values: (true, 128) };
+
+    fn of(config: &ModelConfig) -> Self {
+        match config {
+            ModelConfig::V4(c) => {
+                Self { heads: c.heads, groups: 1, dim: c.head_dim, values: (false, c.head_dim) }
+            }
+            ModelConfig::Mla(c) => Self {
+                heads: c.heads,
+                groups: 1,
+                dim: c.kv_lora + c.rope_dim,
+                values: (false, c.kv_lora),
+            },
+            ModelConfig::Dense(c) => Self {
+                heads: c.heads,
+                groups: c.kv_heads,
+                dim: c.head_dim,
+                values: (true, c.head_dim),
+            },
+        }
+    }
 }
 
 impl Scale {
     fn of(software: bool) -> Self {
         match software {
-            false => Self { rows: 512, large: [4096, 2048], keys: 4096, bytes: 64 << 20 },
-            true => Self { rows: 64, large: [2048, 512], keys: 1024, bytes: 16 << 20 },
+            false => Self {
+                rows: 512,
+                large: [4096, 2048],
+                keys: 4096,
+                bytes: 64 << 20,
+                numbers: 1 << 28,
+            },
+            true => Self {
+                rows: 128,
+                large: [2048, 256],
+                keys: 1024,
+                bytes: 16 << 20,
+                numbers: 1 << 26,
+            },
         }
     }
 }
@@ -143,8 +194,8 @@ fn usual_case(choice: Choice, scale: Scale) -> Case {
         }
         Choice::MatmulLanesRows(numbers) => product(choice, of(numbers, [4096, 1024]), 1, scale),
         Choice::MatmulTransposed => transposed(),
-        Choice::Attention => attention(),
-        Choice::CausalAttention => causal_attention(scale.keys),
+        Choice::Attention => attention(Heads::V4),
+        Choice::CausalAttention => causal_attention(Heads::LLAMA, scale.keys),
     }
 }
 
@@ -180,14 +231,18 @@ pub fn model_cases(
     }
     let case = |(choice, products): (Choice, Vec<(Product, usize)>)| {
         let work = |(p, times): &&(Product, usize)| times * p.inner * p.outputs;
-        let Some(&(most, _)) = products.iter().max_by_key(work) else {
-            return usual_case(choice, scale);
-        };
         let rows = match choice {
+            Choice::Attention => return attention(Heads::of(&config)),
+            Choice::CausalAttention => return causal_attention(Heads::of(&config), scale.keys),
+            Choice::MatmulTransposed => return usual_case(choice, scale),
+            Choice::MatmulTiles(_, Work::Small) => Work::FEW_ROWS.min(capacity.chunk),
             Choice::MatmulTiles(..) | Choice::MatmulLanes(_) => capacity.chunk.min(scale.rows),
-            _ => 1,
+            Choice::MatmulRows(..) | Choice::MatmulLanesRows(_) => 1,
         };
-        product(choice, most, rows, scale)
+        match products.iter().max_by_key(work) {
+            Some(&(most, _)) => product(choice, most, rows, scale),
+            None => usual_case(choice, scale),
+        }
     };
     Ok(found.into_iter().map(case).collect())
 }
@@ -225,8 +280,13 @@ fn choices(graph: &Graph, node: &Node) -> Vec<(Choice, Option<Product>)> {
         (false, true) => vec![],
         (false, false) => {
             let work = Work::of(rows, outputs, product.inner);
-            let lanes = (work != Work::Small).then_some(Choice::MatmulLanes(numbers));
-            [Choice::MatmulTiles(numbers, work)].into_iter().chain(lanes).collect()
+            let mut choices = vec![Choice::MatmulTiles(numbers, work)];
+            if work != Work::Small {
+                // Of which steps of few rows are small.
+                choices.push(Choice::MatmulTiles(numbers, Work::Small));
+                choices.push(Choice::MatmulLanes(numbers));
+            }
+            choices
         }
     };
     choices.into_iter().map(|choice| (choice, Some(product))).collect()
@@ -234,7 +294,11 @@ fn choices(graph: &Graph, node: &Node) -> Vec<(Choice, Option<Product>)> {
 
 /// Products of the same input with so many weights that these don't all stay in a cache.
 fn product(choice: Choice, p: Product, rows: usize, scale: Scale) -> Case {
-    let Product { elem, eight_bits, inner, outputs } = p;
+    let Product { elem, eight_bits, mut inner, outputs } = p;
+    // The class has to do with the outputs.
+    while outputs * inner > scale.numbers && inner.is_multiple_of(512) {
+        inner /= 2;
+    }
     let step = StepSize { rows, outs: 1 };
     let mut g = Graph::new("product", step);
     let x = g.input("x", Elem::F32, Extent::ROWS, inner);
@@ -254,9 +318,9 @@ fn product(choice: Choice, p: Product, rows: usize, scale: Scale) -> Case {
             break;
         }
     }
-    let activations = if eight_bits { ", activations in 8 bits" } else { "" };
+    let activations = if eight_bits { " by 8 bits" } else { "" };
     let rows = if rows == 1 { "1 row".into() } else { format!("{rows} rows") };
-    let shape = format!("{inner} to {outputs}, {}{activations}, {rows}", elem.name());
+    let shape = format!("{}{activations}, {inner} to {outputs}, {rows}", elem.name());
     let nodes = first..g.nodes().len();
     Case { choice, shape, graph: Arc::new(g), inputs, nodes }
 }
@@ -270,7 +334,7 @@ fn transposed() -> Case {
     let of = |step| Slice { step, at: 0 };
     let slices = Slices { x: of(dim), w: of(2 * dim), y: of(latent), outputs: latent };
     ops::matmul_transposed(&mut g, x, w, heads, dim, slices, None);
-    let shape = format!("{heads} heads, {dim} to {latent}, BF16, 1 row");
+    let shape = format!("BF16, {dim} to {latent}, {heads} heads, 1 row");
     let inputs = vec![(x, floats(heads * dim))];
     Case { choice: Choice::MatmulTransposed, shape, graph: Arc::new(g), inputs, nodes: 0..1 }
 }
@@ -283,9 +347,9 @@ fn row_after(g: &mut Graph, keys: usize) -> (TensorId, Data) {
     (rows, Data::U32(bytemuck::pod_collect_to_vec(&[row])))
 }
 
-/// As in V4, with the keys of its window and as many as are picked in one ring.
-fn attention() -> Case {
-    let (heads, dim, keys) = (64, 512, 640);
+/// With as many keys in one ring as V4's window has and as it picks beside.
+fn attention(Heads { heads, dim, .. }: Heads) -> Case {
+    let keys = 640;
     let mut g = Graph::new("attention", StepSize { rows: 1, outs: 1 });
     let rows = row_after(&mut g, keys);
     let q = g.input("q", Elem::F32, Extent::ROWS, heads * dim);
@@ -303,24 +367,24 @@ fn attention() -> Case {
         scale: (dim as f32).sqrt().recip(),
     };
     ops::attention(&mut g, a);
-    let shape = format!("{heads} heads of {dim}, {keys} keys, 1 row");
+    let shape = format!("over {keys} keys, {heads} heads of {dim}, 1 row");
     let inputs = vec![rows, (q, floats(heads * dim))];
     Case { choice: Choice::Attention, shape, graph: Arc::new(g), inputs, nodes: 0..1 }
 }
 
-/// As in Llama.
-fn causal_attention(keys: usize) -> Case {
-    let (heads, groups, dim) = (32, 8, 128);
+fn causal_attention(of: Heads, keys: usize) -> Case {
+    let Heads { heads, groups, dim, values: (own, value_dim) } = of;
     let mut g = Graph::new("causal_attention", StepSize { rows: 1, outs: 1 });
     let rows = row_after(&mut g, keys);
     let q = g.input("q", Elem::F32, Extent::ROWS, heads * dim);
-    let [k, v] = ["keys", "values"].map(|name| g.state(name, keys, groups * dim));
+    let k = g.state("keys", keys, groups * dim);
+    let values = own.then(|| g.state("values", keys, groups * value_dim));
     let a = CausalAttention {
         rows: rows.0,
         q,
         keys: k,
-        values: Some(v),
-        value_dim: dim,
+        values,
+        value_dim,
         heads,
         groups,
         context: keys,
@@ -328,7 +392,7 @@ fn causal_attention(keys: usize) -> Case {
         select: None,
     };
     ops::causal_attention(&mut g, a);
-    let shape = format!("{heads} heads of {dim} in {groups} groups, {keys} keys, 1 row");
+    let shape = format!("over {keys} keys, {heads} heads of {dim} in {groups} groups, 1 row");
     let inputs = vec![rows, (q, floats(heads * dim))];
     Case { choice: Choice::CausalAttention, shape, graph: Arc::new(g), inputs, nodes: 0..1 }
 }
