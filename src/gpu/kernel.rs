@@ -130,6 +130,13 @@ impl Kernel {
         self.consts.push((name, value));
         self
     }
+
+    /// Sets several of them.
+    #[must_use]
+    pub fn constants(mut self, of: impl IntoIterator<Item = (&'static str, usize)>) -> Self {
+        self.consts.extend(of.into_iter().map(|(name, value)| (name, value as u32)));
+        self
+    }
 }
 
 impl fmt::Debug for Kernel {

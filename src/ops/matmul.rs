@@ -338,15 +338,13 @@ pub(super) fn operand(host: &Host<'_>, x: TensorId, w: TensorId, norm: Option<No
 
 /// `matmul_rows` or its twin, for so many rows a workgroup.
 pub(super) fn rows_at_once(kernel: Kernel, team: Team, rows: usize) -> Kernel {
-    let consts = [("LANES", team.lanes), ("OUTS", team.outs), ("ROWS", rows)];
-    consts.into_iter().fold(kernel, |k, (name, value)| k.constant(name, value as u32))
+    kernel.constants([("LANES", team.lanes), ("OUTS", team.outs), ("ROWS", rows)])
 }
 
 /// `matmul_tiles` or its twin.
 fn tiled(kernel: Kernel, tile: Tile) -> Kernel {
     let ([bm, bn], [tm, tn]) = (tile.block, tile.each);
-    let consts = [("BM", bm), ("BN", bn), ("TM", tm), ("TN", tn)];
-    consts.into_iter().fold(kernel, |k, (name, value)| k.constant(name, value as u32))
+    kernel.constants([("BM", bm), ("BN", bn), ("TM", tm), ("TN", tn)])
 }
 
 /// The kernels that multiply activations of one kind.

@@ -42,8 +42,9 @@ pub(super) struct Few {
 impl Lanes {
     pub const SHADER: &str = "matmul_lanes";
 
-    /// For `banks` weights at once and activations in 8 bits or not, as tuned for these `numbers`; `None` if this device has other
-    /// kernels. Of a `small` weight the product is soon made: less code, which is sooner compiled.
+    /// For `banks` weights at once and activations in 8 bits or not, as tuned for such `numbers`;
+    /// `None` if this device has other kernels. Of a `small` weight the product is soon made: less
+    /// code, which is sooner compiled.
     pub fn of(
         limits: &Limits,
         small: bool,

@@ -104,8 +104,7 @@ impl Op for MatmulTransposed {
                 });
                 kernel.bindings[1].part = part;
                 let consts = [("SPLIT", splits), ("ROWS", at_once)];
-                let with = |k: Kernel, (name, value)| k.constant(name, value as u32);
-                Some(consts.into_iter().fold(kernel, with).flag(w.elem.name()))
+                Some(kernel.constants(consts).flag(w.elem.name()))
             });
         kernels.collect()
     }

@@ -215,17 +215,10 @@ pub fn model_cases(
     let mut found: Vec<(Choice, Vec<(Product, usize)>)> = vec![];
     for rows in [1, capacity.chunk] {
         let (graph, _) = text_graph(&config, weights, capacity, StepSize { rows, outs: 1 })?;
-        for node in graph.nodes() {
-            for (choice, product) in choices(&graph, node) {
-                if !found.iter().any(|f| f.0 == choice) {
-                    found.push((choice, vec![]));
-                }
-                let products = found.iter_mut().find(|f| f.0 == choice).map(|f| &mut f.1);
-                let (Some(products), Some(product)) = (products, product) else { continue };
-                match products.iter_mut().find(|p| p.0 == product) {
-                    Some((_, times)) => *times += 1,
-                    None => products.push((product, 1)),
-                }
+        for (choice, product) in graph.nodes().iter().flat_map(|node| choices(&graph, node)) {
+            let products = entry(&mut found, choice);
+            if let Some(product) = product {
+                *entry(products, product) += 1;
             }
         }
     }
@@ -245,6 +238,15 @@ pub fn model_cases(
         }
     };
     Ok(found.into_iter().map(case).collect())
+}
+
+/// What stands beside `key`, which is added if it is not there.
+fn entry<K: PartialEq, V: Default>(list: &mut Vec<(K, V)>, key: K) -> &mut V {
+    let at = list.iter().position(|e| e.0 == key).unwrap_or(list.len());
+    if at == list.len() {
+        list.push((key, V::default()));
+    }
+    &mut list[at].1
 }
 
 /// The choices that a node's kernels ask for, and the product that it is.

@@ -97,7 +97,7 @@ fn what_is_tuned_is_used_until_it_is_forgotten() {
 
 #[test]
 fn arguments_of_tune_are_checked() {
-    fathom(["tune", "--seconds", "-1"]).misused("--seconds");
+    fathom(["tune", "--seconds", "5000"]).misused("--seconds");
     fathom(["tune", "--seconds", "nan"]).misused("--seconds");
     fathom(["tune", "--reset", "--dry-run"]).misused("--reset");
     fathom(["tune", "--quant", "q4_0"]).misused("MODEL");
