@@ -237,7 +237,7 @@ fn summary(r: &Report) -> String {
         out += &format!("GPU memory: weights {weights}, state {state}, scratch {scratch}\n");
     }
     for Chosen { kernel, class, chosen } in &r.tuning {
-        out += &format!("tuned: {kernel} ({class}) in {chosen}\n");
+        out += &format!("tuned: {kernel}, {class}: {chosen}\n");
     }
     if let Some(n) = r.dispatches_a_decode_step {
         out += &format!("{n} dispatches a decoded token\n");

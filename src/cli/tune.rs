@@ -12,7 +12,7 @@ use super::table::{Style, Table};
 use crate::formats::{BlockFormat, Weights};
 use crate::gpu::{Gpu, Tuning, TuningFile};
 use crate::models::ModelWeights;
-use crate::runtime::tune::{Measured, model_cases, tune, tuning, usual_cases};
+use crate::runtime::tune::{Measured, Timed, model_cases, tune, tuning, usual_cases};
 use crate::{Error, Result};
 
 /// Measures which of several kernels are fastest on an adapter, and keeps that for all that runs there
@@ -140,7 +140,7 @@ fn table(choices: &[Measured]) -> Table {
     let heads = ["kernel", "class", "measured on", "candidate", "us", ""].map(Into::into).into();
     let lines = |m: &Measured| {
         let mut about = [m.kernel.into(), m.class.clone(), m.shape.clone()];
-        let line = |c: &crate::runtime::tune::Timed| {
+        let line = |c: &Timed| {
             let mark = if c.candidate == m.chosen { "chosen" } else { "" };
             let time = format!("{:.1}", c.microseconds);
             let mut row: Vec<String> = about.iter_mut().map(std::mem::take).collect();

@@ -2,8 +2,9 @@
 //!
 //! Each choice has a [`Case`]: an op of usual shapes, or of those that a model has, with weights that
 //! mean nothing. All candidates run in turns, as often as makes a sample of a few milliseconds, and the
-//! fastest then runs against the default: it must win by [`MARGIN`], or the default stays. So what else
-//! the machine does changes no choice that makes no difference.
+//! fastest then runs against the default: it must win by [`MARGIN`] in the median of the rounds and at
+//! best, or the default stays. So what else the machine does hardly changes a choice that makes no
+//! difference.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -546,7 +547,9 @@ fn measure(
             ratios.push(took[0] / took[1].max(1e-12));
         }
         ratios.sort_by(f64::total_cmp);
-        if ratios[ratios.len() / 2] >= MARGIN {
+        // Where other work slows samples down, the two don't agree.
+        let (median, at_best) = (ratios[ratios.len() / 2], best[0] / best[fastest]);
+        if median.min(at_best) >= MARGIN {
             taken = fastest;
         }
     }
