@@ -11,6 +11,8 @@ mod models;
 mod quantize;
 #[path = "cli/released.rs"]
 mod released;
+#[path = "cli/tune.rs"]
+mod tune;
 #[path = "cli/usage.rs"]
 mod usage;
 

@@ -17,5 +17,7 @@ mod rounding;
 mod sampling;
 #[path = "ops/streams.rs"]
 mod streams;
+#[path = "ops/tuning.rs"]
+mod tuning;
 #[path = "ops/vision.rs"]
 mod vision;

@@ -52,6 +52,22 @@ const FLASH_FEW: &[Consts] = &[
 ];
 /// The tile of large products.
 const LARGE_TILE: Consts = &[("BM", 64), ("BN", 64), ("TM", 8), ("TN", 8)];
+/// The other tiles and teams that may be tuned for.
+const TILES: &[Consts] = &[
+    &[("BM", 32), ("BN", 32), ("TM", 2), ("TN", 4)],
+    &[("BM", 16), ("BN", 64), ("TM", 4), ("TN", 4)],
+    &[("BM", 32), ("BN", 64), ("TM", 4), ("TN", 4)],
+    &[("BM", 64), ("BN", 64), ("TM", 8), ("TN", 4)],
+    &[("BM", 64), ("BN", 64), ("TM", 4), ("TN", 4)],
+    &[("BM", 128), ("BN", 64), ("TM", 8), ("TN", 8)],
+];
+const TEAMS: &[Consts] = &[
+    &[("LANES", 8), ("OUTS", 2), ("ROWS", 1)],
+    &[("LANES", 8), ("OUTS", 1), ("ROWS", 4)],
+    &[("LANES", 16), ("OUTS", 2), ("ROWS", 4)],
+    &[("LANES", 16), ("OUTS", 1), ("ROWS", 1)],
+    &[("LANES", 32), ("OUTS", 1), ("ROWS", 4)],
+];
 /// More rows repeat the same lines more often.
 const LANES_FOR_TWO_ROWS: Consts = &[("PARTS", 1), ("PART", 2), ("BLOCK", 16)];
 /// From one stream to the most that there may be.
@@ -129,6 +145,16 @@ const VARIANTS: &[Variants] = &[
         &[&[("BM", 16), ("BN", 64)]],
     ),
     variants(
+        "matmul_lanes",
+        &[&["BF16", "Q4_K"], &["SUBGROUPS"], &["X8"]],
+        &[&[("PARTS", 1), ("PART", 2), ("OUTS", 1)], &[("PARTS", 1), ("PART", 2), ("OUTS", 4)]],
+    ),
+    variants("matmul_rows", &[&["BF16", "Q4_K"], &["X8"], &["", "GATED NORM"]], TEAMS),
+    variants("matmul_rows", &[&["BF16", "Q4_K"], &["X8"], &["EXPERTS GATED"]], TEAMS),
+    variants("matmul_tiles", &[&["BF16", "Q4_K"], &["", "X8"], &["BIAS RESIDUAL"]], TILES),
+    variants("matmul_rows_q8", &[&["Q8_0", "Q4_K"], &["", "EXPERTS GATED"]], TEAMS),
+    variants("matmul_tiles_q8", &[&["Q8_0", "Q4_K"], &["BIAS"]], TILES),
+    variants(
         "matmul_rows_q8",
         &[INTEGERS, &["", "BIAS"], &["", "RESIDUAL"]],
         &[&[("OUTS", 4), ("ROWS", 1)], &[("OUTS", 8), ("ROWS", 4)]],
@@ -183,7 +209,7 @@ const VARIANTS: &[Variants] = &[
             &["", "X8", "X8 WIDE"],
             &["", "BIAS NORM", "RESIDUAL", "GATED NORM", "EXPERTS", "EXPERTS GATED"],
         ],
-        &[&[("ROWS", 2)]],
+        &[&[("ROWS", 2)], &[("ROWS", 1), ("OUTS", 16)]],
     ),
     variants(
         "matmul_lanes_rows",
@@ -200,7 +226,11 @@ const VARIANTS: &[Variants] = &[
         ],
         &[&[("ROWS", 1)]],
     ),
-    variants("matmul_transposed", &[FORMAT], &[&[("ROWS", 1)], &[("ROWS", 8)]]),
+    variants(
+        "matmul_transposed",
+        &[FORMAT],
+        &[&[("ROWS", 1)], &[("ROWS", 8)], &[("ROWS", 1), ("SPLIT", 16)]],
+    ),
     variants("mhc_head", &[REDUCE], STREAMS),
     variants("mhc_post", &[], STREAMS),
     variants("mhc_pre", &[REDUCE], STREAMS),

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::Outcome;
 use super::common::{self, DeviceArgs, bar, bytes, print_json, print_line};
 use super::plot::{Bar, Group, svg};
+use super::table::{Style, Table};
+use crate::gpu::Chosen;
 use crate::gpu::probe::{Roofline, roofline};
 use crate::runtime::bench::{self, Before, KernelTime, Speed, Test};
 use crate::runtime::{EngineOptions, Runner};
@@ -80,6 +82,12 @@ struct Report {
     model: String,
     quant: Option<String>,
     device: String,
+    /// Whether kernels were those that `fathom tune` has chosen.
+    #[serde(default)]
+    tuned: bool,
+    /// Of what it has chosen, what is not the default.
+    #[serde(default)]
+    tuning: Vec<Chosen>,
     roofline: Option<Roofline>,
     weight_bytes: u64,
     state_bytes: u64,
@@ -94,20 +102,6 @@ struct Report {
     random_depth: bool,
     speeds: Vec<Speed>,
     kernels: Vec<KernelTime>,
-}
-
-/// A table of text.
-struct Table {
-    heads: Vec<String>,
-    rows: Vec<Vec<String>>,
-}
-
-/// How a [`Table`] is written.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Style {
-    Text,
-    Markdown,
-    Csv,
 }
 
 /// Runs the subcommand.
@@ -199,11 +193,17 @@ fn measure(args: &Args) -> Result<Report> {
         Runner::Gpu { gpu, store, .. } => (Some(roofline(gpu)?), store.bytes()),
         Runner::Cpu { .. } => (None, [0; 3]),
     };
+    let (tuned, tuning) = match engine.runner() {
+        Runner::Gpu { gpu, .. } => (gpu.tuned, Chosen::changes(&gpu.limits.tuning)),
+        Runner::Cpu { .. } => (false, vec![]),
+    };
     Ok(Report {
         fathom: env!("CARGO_PKG_VERSION").into(),
         model: model.name.clone(),
         quant: args.device.quant.map(|q| q.name().to_lowercase()),
         device: engine.device.clone(),
+        tuned,
+        tuning,
         roofline,
         weight_bytes,
         state_bytes,
@@ -235,6 +235,9 @@ fn summary(r: &Report) -> String {
         let memory = [r.weight_bytes, r.state_bytes, r.scratch_bytes].map(bytes);
         let [weights, state, scratch] = memory;
         out += &format!("GPU memory: weights {weights}, state {state}, scratch {scratch}\n");
+    }
+    for Chosen { kernel, class, chosen } in &r.tuning {
+        out += &format!("tuned: {kernel}, {class}: {chosen}\n");
     }
     if let Some(n) = r.dispatches_a_decode_step {
         out += &format!("{n} dispatches a decoded token\n");
@@ -350,64 +353,4 @@ fn compared(reports: &[Report]) -> Table {
         row
     };
     Table { heads, rows: all_tests(reports).iter().map(row).collect() }
-}
-
-impl Table {
-    fn text(&self, style: Style) -> String {
-        let lines: Vec<&Vec<String>> = [&self.heads].into_iter().chain(&self.rows).collect();
-        if style == Style::Csv {
-            let quoted = |cell: &String| match cell.contains([',', '"', '\n']) {
-                true => format!("\"{}\"", cell.replace('"', "\"\"")),
-                false => cell.clone(),
-            };
-            let line = |l: &&Vec<String>| l.iter().map(quoted).collect::<Vec<_>>().join(",");
-            return lines.iter().map(line).collect::<Vec<_>>().join("\n");
-        }
-        let columns = self.heads.len();
-        let width = |c: usize| lines.iter().map(|l| l[c].chars().count()).max().unwrap_or(0);
-        let widths: Vec<usize> = (0..columns).map(width).collect();
-        // Names to the left, numbers to the right.
-        let is_name = |c: usize| {
-            self.rows.iter().all(|r| !r[c].starts_with(|x: char| x.is_ascii_digit() || x == '-'))
-        };
-        let cell = |c: usize, text: &String| match is_name(c) {
-            true => format!("{text:<0$}", widths[c]),
-            false => format!("{text:>0$}", widths[c]),
-        };
-        let line = |l: &Vec<String>| -> String {
-            let cells: Vec<_> = l.iter().enumerate().map(|(c, text)| cell(c, text)).collect();
-            match style {
-                Style::Markdown => format!("| {} |", cells.join(" | ")),
-                _ => cells.join("  ").trim_end().to_owned(),
-            }
-        };
-        let mut out: Vec<String> = lines.iter().map(|l| line(l)).collect();
-        if style == Style::Markdown {
-            let rule = |c: usize| match is_name(c) {
-                true => "-".repeat(widths[c].max(3)),
-                false => format!("{}:", "-".repeat(widths[c].max(3) - 1)),
-            };
-            let rules: Vec<_> = (0..columns).map(rule).collect();
-            out.insert(1, format!("| {} |", rules.join(" | ")));
-        }
-        out.join("\n")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_table_in_three_styles() {
-        let table = Table {
-            heads: vec!["test".into(), "tokens/s".into()],
-            rows: vec![vec!["pp512".into(), "7.5".into()], vec!["tg, 8".into(), "-".into()]],
-        };
-        let text = "test   tokens/s\npp512       7.5\ntg, 8         -";
-        assert_eq!(table.text(Style::Text), text);
-        let md = "| test  | tokens/s |\n| ----- | -------: |\n| pp512 |      7.5 |\n| tg, 8 |        - |";
-        assert_eq!(table.text(Style::Markdown), md);
-        assert_eq!(table.text(Style::Csv), "test,tokens/s\npp512,7.5\n\"tg, 8\",-");
-    }
 }

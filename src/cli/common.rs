@@ -88,6 +88,9 @@ pub struct DeviceArgs {
     /// What the inputs of matrices in GGUF's quantized formats are rounded to; f32 is not at all
     #[arg(long, value_enum, value_name = "TYPE")]
     pub activations: Option<Activations>,
+    /// Take the default kernels, whatever `fathom tune` has chosen for the adapter
+    #[arg(long)]
+    pub no_tune: bool,
 }
 
 /// The format called `name`, of those that can be quantized to.
@@ -110,6 +113,7 @@ impl DeviceArgs {
             adapter: self.adapter.clone(),
             quant: self.quant,
             activations: self.activations.map_or_else(Default::default, Into::into),
+            tuned: !self.no_tune,
             ..EngineOptions::default()
         }
     }

@@ -2,11 +2,13 @@
 
 use std::process::ExitCode;
 
+use serde::Serialize;
+
 use super::Outcome;
 use super::common::{bytes, print_json, print_line};
-use crate::gpu::adapters;
+use crate::gpu::{AdapterReport, Chosen, TuningFile, adapters};
 
-/// Lists the GPU adapters, their limits and features, and the tier Fathom uses on each
+/// Lists the GPU adapters, their limits and features, and the tier and tuning Fathom uses on each
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -21,11 +23,46 @@ pub struct Args {
     json: bool,
 }
 
+/// An adapter, and what `fathom tune` has kept for it.
+#[derive(Serialize)]
+struct Report<'a> {
+    #[serde(flatten)]
+    adapter: &'a AdapterReport,
+    tuned: bool,
+    /// What of it is not the default.
+    tuning: Vec<Chosen>,
+    /// Why it is not used.
+    tuning_error: Option<String>,
+}
+
+impl<'a> Report<'a> {
+    fn new(adapter: &'a AdapterReport) -> Self {
+        let kept = TuningFile::of(adapter).map_or(Ok(None), |file| file.load());
+        let (kept, tuning_error) = match kept {
+            Ok(kept) => (kept, None),
+            Err(e) => (None, Some(e.to_string())),
+        };
+        let tuning = kept.map_or(vec![], |kept| Chosen::changes(&kept));
+        Self { adapter, tuned: kept.is_some(), tuning, tuning_error }
+    }
+
+    /// In a few words.
+    fn tuned(&self) -> String {
+        match (&self.tuning_error, self.tuned) {
+            (Some(why), _) => format!("not tuned: {why}"),
+            (None, false) => "not tuned".into(),
+            (None, true) if self.tuning.len() == 1 => "tuned: 1 choice is not the default".into(),
+            (None, true) => format!("tuned: {} choices are not the default", self.tuning.len()),
+        }
+    }
+}
+
 /// Runs the subcommand.
 pub fn run(args: &Args) -> Outcome {
     let found = adapters()?;
+    let reports: Vec<_> = found.iter().map(Report::new).collect();
     if args.json {
-        print_json(&found)?;
+        print_json(&reports)?;
         return Ok(ExitCode::SUCCESS);
     }
     if found.is_empty() {
@@ -34,13 +71,14 @@ pub fn run(args: &Args) -> Outcome {
              Ubuntu: apt install mesa-vulkan-drivers). Fathom runs on its CPU reference path.",
         )?;
     }
-    for a in &found {
+    for report in &reports {
+        let a = report.adapter;
         let yes = |b: bool| if b { "yes" } else { "no" };
         let [min, max] = a.subgroup_sizes;
         print_line(&format!(
             "{}: {}\n   {} {}, {}\n   tier {}; subgroups of {}; f16 {}, timestamps {}, \
              cooperative matrix {}\n   buffers to {}, bindings to {}, {} storage buffers a stage, \
-             workgroups of {} with {}",
+             workgroups of {} with {}\n   {}",
             a.index,
             a.name,
             a.backend,
@@ -56,6 +94,7 @@ pub fn run(args: &Args) -> Outcome {
             a.storage_buffers,
             a.workgroup_invocations,
             bytes(a.workgroup_bytes.into()),
+            report.tuned(),
         ))?;
     }
     Ok(ExitCode::SUCCESS)

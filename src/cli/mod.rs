@@ -9,6 +9,8 @@ mod logits;
 mod plot;
 mod quantize;
 mod run;
+mod table;
+mod tune;
 mod verify;
 
 use std::io::ErrorKind;
@@ -36,6 +38,7 @@ enum Command {
     Quantize(quantize::Args),
     Eval(eval::Args),
     Bench(bench::Args),
+    Tune(tune::Args),
 }
 
 /// Runs the command line; errors are one line on standard error and exit status 1.
@@ -48,6 +51,7 @@ pub fn main() -> ExitCode {
         Command::Verify(args) => verify::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Tune(args) => tune::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Logits(args) => logits::run(&args),

@@ -32,6 +32,9 @@ pub struct Args {
     /// Adapter to use: an index or part of a name from `fathom devices` [env: FATHOM_ADAPTER]
     #[arg(long, value_name = "NAME|INDEX")]
     adapter: Option<String>,
+    /// Take the default kernels, whatever `fathom tune` has chosen for the adapter
+    #[arg(long)]
+    no_tune: bool,
     /// Rounding of activations that V4 models were trained with: to imitate none, what attention
     /// keeps, or all of it [default: kv for checkpoints quantized to FP8, else off]
     #[arg(long, value_enum)]
@@ -64,6 +67,7 @@ pub fn run(args: &Args) -> Outcome {
         adapter: args.adapter.clone(),
         qat: args.qat.map(Into::into),
         quant: args.quant,
+        tuned: !args.no_tune,
         ..EngineOptions::default()
     };
     let mut engine = common::load(&model, &options)?;

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use serde::Serialize;
 
-use super::Limits;
 use super::disk_cache::DiskCache;
+use super::{Limits, Tuning, TuningFile};
 use crate::{Error, Result};
 
 /// A set of GPU abilities that kernels are written for. Each tier includes those below it.
@@ -181,6 +181,8 @@ pub struct Gpu {
     pub report: AdapterReport,
     /// Why it was chosen.
     pub reason: String,
+    /// Whether kernels are those that `fathom tune` has chosen.
+    pub tuned: bool,
     failure: Arc<Mutex<Option<String>>>,
     pub(super) disk_cache: Option<Arc<DiskCache>>,
 }
@@ -260,12 +262,36 @@ impl Gpu {
             subgroups: report.tier >= Tier::Subgroups,
             serial_lanes: report.serial_lanes(),
             wide_loads,
+            tuning: Tuning::DEFAULT,
         };
         let checked = std::env::var_os("FATHOM_CHECKED").is_some_and(|v| v != "0");
         let info = adapter.get_info();
         let software = info.device_type == wgpu::DeviceType::Cpu;
         let disk_cache = DiskCache::open(&device, &info).map(Arc::new);
-        Ok(Self { device, queue, checked, software, limits, report, reason, failure, disk_cache })
+        Ok(Self {
+            device,
+            queue,
+            checked,
+            software,
+            limits,
+            report,
+            reason,
+            tuned: false,
+            failure,
+            disk_cache,
+        })
+    }
+
+    /// Takes the kernels that `fathom tune` has chosen for this adapter instead of the defaults, which
+    /// it keeps if nothing was chosen; tells whether it was.
+    ///
+    /// # Errors
+    /// If what was kept is of no use: see [`TuningFile::load`].
+    pub fn load_tuning(&mut self) -> Result<bool> {
+        let kept = TuningFile::of(&self.report).map_or(Ok(None), |file| file.load())?;
+        self.tuned = kept.is_some();
+        self.limits.tuning = kept.unwrap_or_default();
+        Ok(self.tuned)
     }
 
     /// Whether the adapter is a program that runs on the CPU.

@@ -6,9 +6,10 @@ use std::ops::Range;
 
 use bytemuck::Pod;
 
+use super::Tuning;
 use crate::graph::{Graph, StepSize, TensorId, Use};
 
-/// What kernels may count on. The smallest device WebGPU allows is [`Limits::CORE`].
+/// What kernels may count on, and what was chosen for them. The smallest device WebGPU allows is [`Limits::CORE`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes one storage binding may span.
@@ -21,12 +22,19 @@ pub struct Limits {
     pub serial_lanes: u32,
     /// Whether there are integers of 64 bits, on an adapter that loads these as fast as 32.
     pub wide_loads: bool,
+    /// Which of kernels that give the same result is taken.
+    pub tuning: Tuning,
 }
 
 impl Limits {
     /// WebGPU's core limits.
-    pub const CORE: Self =
-        Self { max_binding_bytes: 128 << 20, subgroups: false, serial_lanes: 0, wide_loads: false };
+    pub const CORE: Self = Self {
+        max_binding_bytes: 128 << 20,
+        subgroups: false,
+        serial_lanes: 0,
+        wide_loads: false,
+        tuning: Tuning::DEFAULT,
+    };
 
     /// The row ranges into which a weight must be parted so that each fits one binding: a single
     /// range where it fits whole. Parts end at multiples of the tensor's granule.
@@ -120,6 +128,13 @@ impl Kernel {
     #[must_use]
     pub fn constant(mut self, name: &'static str, value: u32) -> Self {
         self.consts.push((name, value));
+        self
+    }
+
+    /// Sets several of them.
+    #[must_use]
+    pub fn constants(mut self, of: impl IntoIterator<Item = (&'static str, usize)>) -> Self {
+        self.consts.extend(of.into_iter().map(|(name, value)| (name, value as u32)));
         self
     }
 }

@@ -9,10 +9,14 @@ mod pipeline;
 pub mod probe;
 pub mod shader;
 mod store;
+pub mod tuning;
+mod tuning_file;
 mod warm;
 
 pub use device::{AdapterReport, Gpu, Tier, adapters};
 pub use exec::GpuGraph;
 pub use kernel::{Binding, Kernel, Limits, grid};
 pub use store::{GpuStore, WeightSource};
+pub use tuning::{Choice, Tuning};
+pub use tuning_file::{Chosen, TuningFile};
 pub use warm::warm;

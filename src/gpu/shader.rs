@@ -13,6 +13,7 @@
 use std::collections::{HashMap, HashSet};
 
 use include_dir::{Dir, include_dir};
+use xxhash_rust::xxh3::Xxh3;
 
 static SHADERS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/shaders");
 
@@ -24,6 +25,20 @@ pub fn names() -> Vec<&'static str> {
         .collect();
     names.sort_unstable();
     names
+}
+
+/// A hash of all files of `shaders`: of their names and contents.
+pub fn hash() -> u64 {
+    fn add(folder: &Dir<'_>, hash: &mut Xxh3) {
+        for file in folder.files() {
+            hash.update(file.path().as_os_str().as_encoded_bytes());
+            hash.update(file.contents());
+        }
+        folder.dirs().for_each(|inner| add(inner, hash));
+    }
+    let mut hash = Xxh3::new();
+    add(&SHADERS, &mut hash);
+    hash.digest()
 }
 
 fn source(path: &str) -> &'static str {

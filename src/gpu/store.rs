@@ -56,6 +56,15 @@ impl GpuStore {
         uploaded
     }
 
+    /// Makes the pipelines of several graphs for their devices at once, which are of one adapter.
+    pub fn compile<'a>(&mut self, graphs: impl IntoIterator<Item = (&'a Gpu, &'a Graph)>) {
+        let graphs: Vec<_> = graphs.into_iter().collect();
+        let all: Vec<_> = graphs.iter().flat_map(|(gpu, graph)| kernels(gpu, graph)).collect();
+        if let Some((gpu, _)) = graphs.first() {
+            self.pipelines.of(gpu, all.iter().map(|(_, kernel)| kernel));
+        }
+    }
+
     fn upload(
         &mut self,
         gpu: &Gpu,

@@ -62,15 +62,11 @@ pub fn attention(g: &mut Graph, a: Attention) -> TensorId {
     assert_eq!(cols, a.heads * g.tensor(a.ring).cols, "attention: query columns");
     assert_eq!(g.tensor(a.sinks).cols, a.heads, "attention: sinks");
     let beside = a.compressed.map_or(0, |c| c.select.map_or(c.entries, |s| g.tensor(s).cols - 1));
-    let parts = Parts::new(g, a.window + beside, KEYS_A_PART, a.heads, cols / a.heads);
+    let parts = Parts::new(g, a.window + beside, a.heads, cols / a.heads);
     let out = g.scratch("attention", Elem::F32, rows, cols);
     g.push("attention", Node { a, parts, out });
     out
 }
-
-/// Keys that are worth a workgroup of their own: few, since they are wide and few heads wide ones are
-/// done at a time.
-const KEYS_A_PART: usize = 64;
 
 #[derive(Debug)]
 struct Node {
@@ -166,7 +162,7 @@ impl Op for Node {
         let select = a.compressed.and_then(|c| c.select);
         let (entries, ratio) = a.compressed.map_or((0, 1), |c| (c.entries, c.ratio));
         let whole = fours(&[dim]);
-        let splits = self.parts.map_or(1, |p| p.splits);
+        let splits = self.parts.map_or(1, |p| p.splits(limits.tuning.attention_keys()));
         let params = Params {
             heads: a.heads as u32,
             dim: dim as u32,
@@ -200,7 +196,7 @@ impl Op for Node {
             .flag_if(whole, "FOURS")
             .flag_if(whole && limits.wide_loads, "WIDE")
             .flag_if(self.parts.is_some(), "PARTS");
-        let merge = self.parts.map(|p| p.merge(graph, self.out));
+        let merge = self.parts.map(|p| p.merge(splits, graph, self.out));
         [tiles.tell(kernel, limits)].into_iter().chain(merge).collect()
     }
 

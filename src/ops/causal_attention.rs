@@ -59,14 +59,11 @@ pub fn causal_attention(g: &mut Graph, a: CausalAttention) -> TensorId {
         None => assert!(a.value_dim <= keys / a.groups, "causal_attention: value columns"),
     }
     let most = a.select.map_or(a.context, |s| g.tensor(s).cols - 1);
-    let parts = Parts::new(g, most, KEYS_A_PART, a.heads, a.value_dim);
+    let parts = Parts::new(g, most, a.heads, a.value_dim);
     let out = g.scratch("attention", Elem::F32, rows, a.heads * a.value_dim);
     g.push("attention", Node { a, parts, out });
     out
 }
-
-/// Keys that are worth a workgroup of their own.
-const KEYS_A_PART: usize = 256;
 
 #[derive(Debug)]
 struct Node {
@@ -173,7 +170,7 @@ impl Op for Node {
         let cells = |n: usize| (if whole { n / 4 } else { n }) as u32;
         // Rows of few come from several sequences more often than from one.
         let one_by_one = a.select.is_some() || graph.max.rows <= FEW_ROWS;
-        let splits = self.parts.map_or(1, |p| p.splits);
+        let splits = self.parts.map_or(1, |p| p.splits(limits.tuning.causal_keys()));
         let params = Params {
             heads: a.heads as u32,
             share: share as u32,
@@ -214,7 +211,7 @@ impl Op for Node {
             .flag_if(whole, "FOURS")
             .flag_if(whole && limits.wide_loads, "WIDE")
             .flag_if(self.parts.is_some(), "PARTS");
-        let merge = self.parts.map(|p| p.merge(graph, self.out));
+        let merge = self.parts.map(|p| p.merge(splits, graph, self.out));
         [tiles.tell(kernel, limits)].into_iter().chain(merge).collect()
     }
 

@@ -5,6 +5,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::FEW_ROWS;
+use crate::gpu::tuning::LEAST_KEYS_A_PART;
 use crate::gpu::{Kernel, Limits, grid};
 use crate::graph::{Elem, Extent, Graph, TensorId};
 
@@ -89,13 +90,13 @@ const MOST_PARTS: usize = 32;
 /// Room for the results of parts.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Parts {
-    /// Parts a row's keys are gone through in.
-    pub splits: usize,
-    /// `[T * splits, H * dv]`: weighted sums of values.
+    /// `[T * parts, H * dv]`: weighted sums of values. There is room for the most parts there can be.
     pub sums: TensorId,
-    /// `[T * splits, 2 H]`: largest scores, then sums of weights.
+    /// `[T * parts, 2 H]`: largest scores, then sums of weights.
     pub marks: TensorId,
     heads: usize,
+    keys: usize,
+    most: usize,
 }
 
 #[repr(C)]
@@ -109,31 +110,30 @@ struct MergeParams {
 
 impl Parts {
     /// For steps of few rows (others have enough to do at the same time anyway) with up to `keys`
-    /// keys, in parts of no fewer than `keys_a_part`; `None` if they are too few to part.
-    pub fn new(
-        g: &mut Graph,
-        keys: usize,
-        keys_a_part: usize,
-        heads: usize,
-        value_dim: usize,
-    ) -> Option<Self> {
+    /// keys; `None` if they are too few to part.
+    pub fn new(g: &mut Graph, keys: usize, heads: usize, value_dim: usize) -> Option<Self> {
         let rows = g.max.rows;
-        let splits = (keys / keys_a_part).min(MOST_PARTS / rows.max(1));
+        let most = (keys / LEAST_KEYS_A_PART).min(MOST_PARTS / rows.max(1));
         if rows > FEW_ROWS || keys < FEW_KEYS {
             return None;
         }
-        let sums = g.scratch("parts", Elem::F32, Extent::rows(splits), heads * value_dim);
-        let marks = g.scratch("marks", Elem::F32, Extent::rows(splits), 2 * heads);
-        Some(Self { splits, sums, marks, heads })
+        let sums = g.scratch("parts", Elem::F32, Extent::rows(most), heads * value_dim);
+        let marks = g.scratch("marks", Elem::F32, Extent::rows(most), 2 * heads);
+        Some(Self { sums, marks, heads, keys, most })
+    }
+
+    /// Parts a row's keys are gone through in, of no fewer than `keys_a_part`.
+    pub fn splits(&self, keys_a_part: usize) -> usize {
+        (self.keys / keys_a_part).clamp(1, self.most)
     }
 
     /// The dispatch that puts them together in `out` `[T, H * dv]`.
-    pub fn merge(&self, graph: &Graph, out: TensorId) -> Kernel {
+    pub fn merge(&self, splits: usize, graph: &Graph, out: TensorId) -> Kernel {
         let heads = self.heads;
         let params = MergeParams {
             heads: heads as u32,
             dim: (graph.tensor(out).cols / heads) as u32,
-            splits: self.splits as u32,
+            splits: splits as u32,
             pad: 0,
         };
         let bindings = [self.sums.read(), self.marks.read(), out.write()];

@@ -26,6 +26,7 @@ use super::matmul_lanes::{Few, Lanes};
 use super::quantize_activations::{CodeOrder, EIGHT_BIT_GROUP, columns, expand as expand_codes};
 use super::rms_norm::normalise;
 use super::swiglu::gated;
+use crate::gpu::tuning::{Numbers, Team, Tile, Work};
 use crate::gpu::{Binding, Kernel, Limits};
 use crate::graph::reference::Host;
 use crate::graph::{Cost, Elem, Extent, Graph, Norm, Op, Part, StepSize, Tensor, TensorId, Use};
@@ -336,17 +337,38 @@ pub(super) fn operand(host: &Host<'_>, x: TensorId, w: TensorId, norm: Option<No
 }
 
 /// `matmul_rows` or its twin, for so many rows a workgroup.
-pub(super) fn rows_at_once(kernel: Kernel, rows: usize) -> Kernel {
-    kernel.constant("OUTS", TEAM_OUTS as u32).constant("ROWS", rows as u32)
+pub(super) fn rows_at_once(kernel: Kernel, team: Team, rows: usize) -> Kernel {
+    kernel.constants([("LANES", team.lanes), ("OUTS", team.outs), ("ROWS", rows)])
+}
+
+/// `matmul_tiles` or its twin.
+fn tiled(kernel: Kernel, tile: Tile) -> Kernel {
+    let ([bm, bn], [tm, tn]) = (tile.block, tile.each);
+    kernel.constants([("BM", bm), ("BN", bn), ("TM", tm), ("TN", tn)])
 }
 
 /// The kernels that multiply activations of one kind.
 #[derive(Clone, Copy)]
 pub(super) enum Kind {
     /// One kernel for few rows and one for many.
-    Tiled { rows: &'static str, tiles: &'static str },
+    Tiled(Tiled),
     /// Those of software adapters.
     Lanes(Lanes),
+}
+
+/// `matmul_rows` and `matmul_tiles`, or their twins.
+#[derive(Clone, Copy)]
+pub(super) struct Tiled {
+    pub rows: &'static str,
+    tiles: &'static str,
+    numbers: Numbers,
+}
+
+impl Tiled {
+    /// The team of `rows` where a row has so many results in all.
+    pub fn team(&self, outputs: usize, limits: &Limits) -> Team {
+        limits.tuning.team(self.numbers, outputs)
+    }
 }
 
 impl Kind {
@@ -354,36 +376,24 @@ impl Kind {
     /// this device. This is where it is decided which kernels an adapter gets.
     pub fn of(x: &Tensor, w: &Tensor, outputs: usize, banks: usize, limits: &Limits) -> Self {
         let codes = CodeOrder::of(w.elem).filter(|_| in_eight_bits(x));
-        let small = outputs.min(w.cols) < LARGE_SIDE;
-        match Lanes::of(limits, w, small, banks, codes) {
-            Some(lanes) => Self::Lanes(lanes),
-            None if in_eight_bits(x) => {
-                Self::Tiled { rows: "matmul_rows_q8", tiles: "matmul_tiles_q8" }
-            }
-            None => Self::Tiled { rows: "matmul_rows", tiles: "matmul_tiles" },
+        let small = outputs.min(w.cols) < Work::LONG_SIDE;
+        let numbers = Numbers::of(w.elem, in_eight_bits(x));
+        if let Some(lanes) = Lanes::of(limits, w, small, banks, numbers, codes) {
+            return Self::Lanes(lanes);
         }
+        let (rows, tiles) = match numbers {
+            Numbers::EightBits => ("matmul_rows_q8", "matmul_tiles_q8"),
+            _ => ("matmul_rows", "matmul_tiles"),
+        };
+        Self::Tiled(Tiled { rows, tiles, numbers })
     }
 }
 
 /// Outputs for which it pays to make a norm along with them: every workgroup reads the weights of the
 /// norm anew, which for more costs as much as the dispatch that is saved.
 pub(super) const NORMED_OUTPUTS: usize = 8192;
-/// Teams of a workgroup of `matmul_rows`.
-const TEAMS: usize = 8;
-/// Outputs a team makes.
-const TEAM_OUTS: usize = 4;
-/// Outputs of its workgroup.
-pub(super) const ROWS_OUTPUTS: usize = TEAMS * TEAM_OUTS;
 /// Rows of x a workgroup of `matmul_rows` serves at most.
 pub(super) const ROWS_MAX: usize = 4;
-/// Tile of `matmul_tiles` for dense products: 4 x 4 an invocation.
-const TILE: usize = 32;
-/// The same for steps of more rows than [`TILE`], where there is enough to multiply: 8 x 8 an
-/// invocation, which multiplies twice as much for each number it reads from workgroup memory.
-const LARGE_TILE: usize = 64;
-/// Outputs and inner length from which the large tile is used, and more code of `matmul_lanes`. Less is
-/// soon done, and compiling would take longer.
-const LARGE_SIDE: usize = 256;
 /// Outputs a tile of experts spans: with 16 rows, again 64 invocations of 4 x 4.
 const EXPERT_TILE_OUTPUTS: usize = 64;
 
@@ -484,7 +494,7 @@ impl Op for Matmul {
         let eights = !eight_bits && [x.cols, w.cols, s.x.step, s.x.at].iter().all(|n| n % 8 == 0);
         let unit = if eight_bits { EIGHT_BIT_GROUP } else { 1 };
         let x_slice = Slice { step: s.x.step / unit, at: s.x.at / unit };
-        let large = most > TILE && s.outputs.min(w.cols) >= LARGE_SIDE;
+        let work = Work::of(most, s.outputs, w.cols);
         let kind = Kind::of(x, w, s.outputs, 1, limits);
         let mut kernels = vec![];
         for (part, range) in limits.parts(graph, self.w).into_iter().enumerate() {
@@ -522,8 +532,8 @@ impl Op for Matmul {
                     kernel.bindings[1].part = part;
                     kernel
                 };
-            let (shader, tiles) = match kind {
-                Kind::Tiled { rows, tiles } => (rows, tiles),
+            let kinds = match kind {
+                Kind::Tiled(tiled) => tiled,
                 Kind::Lanes(lanes) if most <= FEW_ROWS => {
                     let few = lanes.few(count, most);
                     let params = Params { outs: few.outs as u32, ..params };
@@ -543,17 +553,22 @@ impl Op for Matmul {
             };
             if most <= FEW_ROWS {
                 let at_once = most.next_power_of_two().min(ROWS_MAX);
-                let kernel = kernel(shader, params, [ROWS_OUTPUTS, at_once], 1..=most);
-                kernels.push(rows_at_once(kernel, at_once));
+                let team = kinds.team(self.groups * s.outputs, limits);
+                let kernel = kernel(kinds.rows, params, [team.outputs(), at_once], 1..=most);
+                kernels.push(rows_at_once(kernel, team, at_once));
                 continue;
             }
-            let small = if large { TILE } else { most };
-            kernels.push(kernel(tiles, params, [TILE; 2], 1..=small));
-            if large {
-                let kernel = kernel(tiles, params, [LARGE_TILE; 2], TILE + 1..=most);
-                let consts = [("BM", LARGE_TILE), ("BN", LARGE_TILE), ("TM", 8), ("TN", 8)];
-                let with = |k: Kernel, (name, value)| k.constant(name, value as u32);
-                kernels.push(consts.into_iter().fold(kernel, with));
+            let mut tiles = |work, served| {
+                let tile = limits.tuning.tile(kinds.numbers, work);
+                let [rows, outputs] = tile.block;
+                kernels.push(tiled(kernel(kinds.tiles, params, [outputs, rows], served), tile));
+            };
+            if work == Work::Small {
+                tiles(work, 1..=most);
+            } else {
+                // Of what is much, steps of few rows are small all the same.
+                tiles(Work::Small, 1..=Work::FEW_ROWS);
+                tiles(work, Work::FEW_ROWS + 1..=most);
             }
         }
         kernels
@@ -636,7 +651,7 @@ impl Op for Expert {
             let kernel = if let Some((sorted, tiles)) = tiles {
                 uses.extend([sorted.read(), tiles.read()]);
                 let (shader, outputs) = match kind {
-                    Kind::Tiled { tiles, .. } => (tiles, EXPERT_TILE_OUTPUTS),
+                    Kind::Tiled(kinds) => (kinds.tiles, EXPERT_TILE_OUTPUTS),
                     Kind::Lanes(lanes) => (lanes.shader(), lanes.block()[0]),
                 };
                 let kernel = Kernel::new(shader, params, uses, move |s| {
@@ -647,7 +662,7 @@ impl Op for Expert {
                 });
                 match kind {
                     Kind::Lanes(lanes) => lanes.set(kernel, EXPERT_TILE),
-                    Kind::Tiled { .. } => kernel
+                    Kind::Tiled(_) => kernel
                         .constant("BM", EXPERT_TILE as u32)
                         .constant("BN", EXPERT_TILE_OUTPUTS as u32),
                 }
@@ -657,9 +672,10 @@ impl Op for Expert {
                     move |s: StepSize| [n.div_ceil(outputs) as u32, (per_row * s.rows) as u32, 1]
                 };
                 match kind {
-                    Kind::Tiled { rows, .. } => {
-                        let kernel = Kernel::new(rows, params, uses, slots(ROWS_OUTPUTS));
-                        rows_at_once(kernel, 1)
+                    Kind::Tiled(kinds) => {
+                        let team = kinds.team(per_row * n, limits);
+                        let kernel = Kernel::new(kinds.rows, params, uses, slots(team.outputs()));
+                        rows_at_once(kernel, team, 1)
                     }
                     Kind::Lanes(lanes) => {
                         let few = lanes.few(n, 1);

@@ -2,7 +2,7 @@
 //! `x w`, `y = silu(min(g, limit)) * clamp(u, -limit, limit)`. Made by [`fuse`](crate::graph::fuse).
 
 use super::matmul::{Extra, Kind, Matmul, Params, ROWS_MAX, Slice, Slices, dot, operand};
-use super::matmul::{NORMED_OUTPUTS, ROWS_OUTPUTS, rows_at_once};
+use super::matmul::{NORMED_OUTPUTS, rows_at_once};
 use super::matmul_lanes::Few;
 use super::swiglu::{gate_kernels, gated};
 use crate::gpu::{Kernel, Limits};
@@ -101,10 +101,11 @@ impl Op for MatmulGated {
                 let kernel = Kernel::new(Few::SHADER, params, bindings, grid(few.block()));
                 few.set(kernel)
             }
-            Kind::Tiled { rows, .. } => {
+            Kind::Tiled(kinds) => {
                 let at_once = most.next_power_of_two().min(ROWS_MAX);
-                let kernel = Kernel::new(rows, params, bindings, grid([ROWS_OUTPUTS, at_once]));
-                rows_at_once(kernel, at_once)
+                let team = kinds.team(half, limits);
+                let grid = grid([team.outputs(), at_once]);
+                rows_at_once(Kernel::new(kinds.rows, params, bindings, grid), team, at_once)
             }
         };
         let eights = weight.cols.is_multiple_of(8);

@@ -3,6 +3,7 @@
 
 use super::quantize_activations::CodeOrder;
 use crate::formats::BlockFormat::{Q4_0, Q4_1, Q4K};
+use crate::gpu::tuning::Numbers;
 use crate::gpu::{Kernel, Limits};
 use crate::graph::{Elem, Tensor};
 
@@ -12,16 +13,8 @@ const MOST_LANES: usize = 16;
 const WG: usize = 16;
 /// Rows whose sums it has in registers at a time.
 const PART: usize = 4;
-/// Rows whose x a subgroup has at a time at most: more would be more code than compilers are quick with.
-const MOST_ROWS: usize = 8;
-/// Outputs that each of its invocations makes.
-const OUTS: usize = 2;
-/// The same of `matmul_lanes_pairs`.
-const PAIR_OUTS: usize = 4;
 /// Elements of two groups.
 const PAIR: usize = 64;
-/// Outputs that an invocation of `matmul_lanes_rows` makes at most: the shader's `OUTS`.
-const MOST_OUTS: usize = 8;
 
 /// `matmul_lanes` or `matmul_lanes_pairs` for one weight.
 #[derive(Clone, Copy)]
@@ -38,6 +31,8 @@ pub(super) struct Lanes {
     outs: usize,
     /// Rows whose x a subgroup has at a time.
     rows: usize,
+    /// Outputs that an invocation of `matmul_lanes_rows` makes at most.
+    most_outs: usize,
     /// The order of codes, of activations in 8 bits.
     codes: Option<CodeOrder>,
     /// Whether two outputs are made with one multiplication.
@@ -55,28 +50,32 @@ pub(super) struct Few {
 }
 
 impl Lanes {
-    /// For `banks` weights like `w` at once and activations in 8 bits or not; `None` if this device has
-    /// other kernels. Of a `small` weight the product is soon made: less code, which is sooner compiled.
+    /// For `banks` weights like `w` at once and activations in 8 bits or not, as tuned for such
+    /// `numbers`; `None` if this device has other kernels. Of a `small` weight the product is soon
+    /// made: less code, which is sooner compiled.
     pub fn of(
         limits: &Limits,
         w: &Tensor,
         small: bool,
         banks: usize,
+        numbers: Numbers,
         codes: Option<CodeOrder>,
     ) -> Option<Self> {
         let width = limits.serial_lanes as usize;
+        let block = limits.tuning.lane_block(numbers);
         let pairs = codes.is_some() && matches!(w.elem, Elem::Block(Q4_0 | Q4_1 | Q4K));
         let outs = match (pairs, small) {
-            (false, false) => OUTS,
-            (false, true) => banks,
-            (true, false) => PAIR_OUTS,
-            (true, true) => 2,
-        } / banks;
-        let rows = width.min(if small { PART } else { MOST_ROWS });
+            (true, true) => 2 / banks,
+            (true, false) => 2 * block.outs / banks,
+            (false, false) if banks == 1 => block.outs,
+            (false, _) => 1,
+        };
+        let rows = width.min(if small { PART } else { block.rows });
+        let most_outs = limits.tuning.lane_outs(numbers);
         let able = (1..=MOST_LANES).contains(&width);
         let paired = matches!(w.elem, Elem::Block(_)) && w.cols.is_multiple_of(PAIR);
         let wide = limits.wide_loads;
-        able.then_some(Self { width, wide, paired, banks, outs, rows, codes, pairs })
+        able.then_some(Self { width, wide, paired, banks, outs, rows, most_outs, codes, pairs })
     }
 
     /// Outputs and rows a workgroup makes.
@@ -111,7 +110,7 @@ impl Lanes {
     /// are made with the same numbers of x, but such that workgroups are an even load for few threads.
     pub fn few(self, outputs: usize, rows: usize) -> Few {
         let teams = outputs.div_ceil(self.width);
-        let workgroups = teams.div_ceil(MOST_OUTS).next_multiple_of(4);
+        let workgroups = teams.div_ceil(self.most_outs).next_multiple_of(4);
         let outs = teams.div_ceil(workgroups);
         Few { lanes: self, rows: rows.next_power_of_two().min(self.width), outs }
     }
@@ -141,7 +140,12 @@ impl Few {
         let lanes = self.lanes;
         // More rows would be more code than compilers are quick with.
         let two = lanes.paired && self.rows <= 2 && lanes.width / self.rows >= 2;
-        let consts = [("WG", lanes.width), ("ROWS", self.rows), ("LOADED", 1 + usize::from(two))];
+        let consts = [
+            ("WG", lanes.width),
+            ("ROWS", self.rows),
+            ("OUTS", lanes.most_outs),
+            ("LOADED", 1 + usize::from(two)),
+        ];
         lanes.tell(kernel, &consts).flag_if(two, "TWO").flag_if(two && lanes.wide, "WIDER")
     }
 }

@@ -45,8 +45,8 @@ struct MatmulTransposed {
     into: Option<TensorId>,
 }
 
-/// Columns a workgroup: 8 for each of `WG / SPLIT` invocations of the shader.
-const BLOCK: usize = 8 * 64 / 4;
+/// Columns a workgroup, times the parts of the inner length: 8 for each of the shader's `WG`.
+const WORKGROUP_COLUMNS: usize = 8 * 64;
 /// Rows of x a workgroup serves at most.
 const ROWS_MAX: usize = 8;
 
@@ -81,6 +81,7 @@ impl Op for MatmulTransposed {
         let (x, w, y) = (graph.tensor(self.x), graph.tensor(self.w), graph.tensor(self.y));
         let s = self.slices;
         let at_once = y.rows.at(graph.max).next_power_of_two().min(ROWS_MAX);
+        let splits = limits.tuning.splits();
         let kernels =
             limits.parts(graph, self.w).into_iter().enumerate().filter_map(|(part, range)| {
                 let held = s.held(self.groups, self.inner, &range);
@@ -97,12 +98,13 @@ impl Op for MatmulTransposed {
                     group: held.groups.start as u32,
                     ..Params::new(x, w, y)
                 };
-                let (rows, blocks) = (y.rows, w.cols.div_ceil(BLOCK));
+                let (rows, blocks) = (y.rows, w.cols.div_ceil(WORKGROUP_COLUMNS / splits));
                 let mut kernel = Kernel::new("matmul_transposed", params, self.uses(), move |s| {
                     [blocks, rows.at(s).div_ceil(at_once), groups].map(|b| b as u32)
                 });
                 kernel.bindings[1].part = part;
-                Some(kernel.constant("ROWS", at_once as u32).flag(w.elem.name()))
+                let consts = [("SPLIT", splits), ("ROWS", at_once)];
+                Some(kernel.constants(consts).flag(w.elem.name()))
             });
         kernels.collect()
     }

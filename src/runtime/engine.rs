@@ -45,6 +45,9 @@ pub struct EngineOptions {
     pub quant: Option<BlockFormat>,
     /// What the inputs of quantised matrices are rounded to.
     pub activations: Activations,
+    /// Whether kernels are those that `fathom tune` has chosen, if it has for this adapter; else they
+    /// are the defaults.
+    pub tuned: bool,
 }
 
 impl Default for EngineOptions {
@@ -59,6 +62,7 @@ impl Default for EngineOptions {
             qat: None,
             quant: None,
             activations: Activations::F32,
+            tuned: true,
         }
     }
 }
@@ -373,7 +377,12 @@ fn open(options: &EngineOptions) -> Result<(Option<Gpu>, String)> {
     if let Some(why) = cpu {
         return Ok((None, why.into()));
     }
-    let gpu = Gpu::open(options.adapter.as_deref())?;
-    let device = format!("{}: {}", gpu.report, gpu.reason);
+    let mut gpu = Gpu::open(options.adapter.as_deref())?;
+    let tuned = match options.tuned.then(|| gpu.load_tuning()) {
+        Some(Ok(true)) => ", tuned".into(),
+        Some(Ok(false)) | None => String::new(),
+        Some(Err(e)) => format!(", not tuned: {e}"),
+    };
+    let device = format!("{}: {}{tuned}", gpu.report, gpu.reason);
     Ok((Some(gpu), device))
 }

@@ -11,6 +11,7 @@ mod prompt;
 mod rows;
 mod runner;
 mod session;
+pub mod tune;
 pub mod verify;
 
 pub use chat::{Chat, Finish, Reply, ReplyOptions};

@@ -14,7 +14,9 @@ fn logits(tokens: &str, out: &Path) -> (tempfile::TempDir, Fathom) {
 
 #[test]
 fn help_has_examples() {
-    for command in ["run", "devices", "inspect", "verify", "logits", "eval", "quantize", "bench"] {
+    for command in
+        ["run", "devices", "inspect", "verify", "logits", "eval", "quantize", "bench", "tune"]
+    {
         let help = fathom([command, "--help"]).succeeds();
         assert!(help.contains("Examples:\n  fathom "), "{help}");
         assert!(fathom(["--help"]).succeeds().contains(command));
