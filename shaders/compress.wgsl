@@ -1,11 +1,16 @@
-// Pools a closed window into a cache entry, normalises it and rotates its tail. One workgroup a
-// token row; those of rows that close no window leave at once. See src/ops/compress.rs.
+// Puts what a token row leaves to be pooled into the ring and, if it closes a window, pools that into a
+// cache entry, normalises it and rotates its tail. One workgroup a token row. What it pools of this
+// step's rows it reads where they have it from: the ring has it only when the step is done. See
+// src/ops/compress.rs.
 //
-// rows       [T] Row
-// kv, score  [slots * cap, width] f32, rings
-// norm       [dim] f32
-// table      [T, rotated] f32, cosines then sines
-// cache      [slots * entries, dim] f32
+// rows   [T] Row
+// kv     [T, kv_cols] f32, of which `width` columns, a series or two of `dim`, from kv_at on
+// score  [T, score_cols] f32, of which `width` from score_at on
+// ape    [ratio, width] f32, rows ape_stride apart
+// norm   [dim] f32
+// table  [T, rotated] f32, cosines then sines
+// ring   [slots * cap, 2 * width] f32: kv, then score
+// cache  [slots * entries, dim] f32
 
 // Few windows close in a step, so a workgroup is wider than elsewhere: a channel a lane.
 override WG: u32 = 128u;
@@ -21,23 +26,32 @@ struct Params {
     dim: u32,
     overlap: u32,  // 0 or 1
     eps: f32,
+    ape_stride: u32,
+    kv_cols: u32,
+    kv_at: u32,
+    score_cols: u32,
+    score_at: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read> rows: array<Row>;
 @group(0) @binding(3) var<storage, read> kv: array<f32>;
 @group(0) @binding(4) var<storage, read> score: array<f32>;
-@group(0) @binding(5) var<storage, read> norm: array<f32>;
-@group(0) @binding(6) var<storage, read> table: array<f32>;
-@group(0) @binding(7) var<storage, read_write> cache: array<f32>;
+@group(0) @binding(5) var<storage, read> ape: array<f32>;
+@group(0) @binding(6) var<storage, read> norm: array<f32>;
+@group(0) @binding(7) var<storage, read> table: array<f32>;
+@group(0) @binding(8) var<storage, read_write> ring: array<f32>;
+@group(0) @binding(9) var<storage, read_write> cache: array<f32>;
 
 var<workgroup> pooled: array<f32, MOST>;
 
-// Where position p of the sequence whose ring starts at `base` keeps channel c of what is pooled
-// into the window that starts at `start`.
-fn place(base: u32, p: u32, start: u32, c: u32) -> u32 {
-    // With overlap, series A of the window before, series B of the window itself.
-    let series = params.overlap * u32(p >= start);
-    return ((base + p % params.cap) * (1u + params.overlap) + series) * params.dim + c;
+// Channel c of what row `at` of the step, at position p, gives.
+fn own_kv(at: u32, c: u32) -> f32 {
+    return kv[at * params.kv_cols + params.kv_at + c];
+}
+
+fn own_score(at: u32, p: u32, c: u32) -> f32 {
+    let bias = ape[p % params.ratio * params.ape_stride + c];
+    return score[at * params.score_cols + params.score_at + c] + bias;
 }
 
 @compute @workgroup_size(WG)
@@ -47,27 +61,52 @@ fn main(ids: Ids) {
         return;
     }
     let slot = rows[at].slot;
-    let end = rows[at].position + 1u;
+    let position = rows[at].position;
+    let width = params.dim * (1u + params.overlap);
+    let base = slot * params.cap;
+    let mine = (base + position % params.cap) * 2u * width;
+    for (var c = ids.lane; c < width; c += WG) {
+        ring[mine + c] = own_kv(at, c);
+        ring[mine + width + c] = own_score(at, position, c);
+    }
+
+    let end = position + 1u;
     if end % params.ratio != 0u {
         return;
     }
     let start = end - params.ratio;
     let from_position = start - select(0u, params.ratio * params.overlap, start > 0u);
-    let base = slot * params.cap;
+    // The first of the window's positions that is in this step, in the row before the next one's.
+    var fresh = position;
+    while fresh > from_position && end - fresh <= at && rows[at + fresh - end].slot == slot
+        && rows[at + fresh - end].position == fresh - 1u {
+        fresh--;
+    }
 
     var square = 0.0;
     for (var c = ids.lane; c < params.dim; c += WG) {
-        var top = score[place(base, from_position, start, c)];
-        for (var p = from_position + 1u; p < end; p++) {
-            top = max(top, score[place(base, p, start, c)]);
-        }
+        var top = -3e38;
         var sum = 0.0;
         var total = 0.0;
         for (var p = from_position; p < end; p++) {
-            let i = place(base, p, start, c);
-            let e = exp(score[i] - top);
-            sum = fma(e, kv[i], sum);
-            total += e;
+            // With overlap, series A of the window before, series B of the window itself.
+            let channel = c + params.dim * params.overlap * u32(p >= start);
+            var s: f32;
+            var v: f32;
+            if p < fresh {
+                let i = (base + p % params.cap) * 2u * width + channel;
+                s = ring[i + width];
+                v = ring[i];
+            } else {
+                s = own_score(at + p - position, p, channel);
+                v = own_kv(at + p - position, channel);
+            }
+            // e^-|s - top| weighs the new one, or else all that were before.
+            let e = exp(-abs(s - top));
+            let larger = s > top;
+            sum = select(fma(e, v, sum), fma(e, sum, v), larger);
+            total = select(total + e, fma(e, total, 1.0), larger);
+            top = max(top, s);
         }
         let v = sum / total;
         pooled[c] = v;

@@ -1,16 +1,18 @@
 // y = x * rsqrt(mean(x^2) + eps) * weight, one workgroup a row.
 //
-// x, y    [rows, stride] f32, of which the first `cols` columns count; with IN_PLACE x is also y
+// x       [rows, x_cols] f32, of which `cols` columns from x_at on; with IN_PLACE it is also y
+// y       [rows, cols] f32
 // weight  [cols] f32
-// With EIGHT_BITS y is in 8 bits, [rows, cols / 32] Activations, and stride is cols; with KEEP there
-// is, beside it, the f32 as well.
+// With EIGHT_BITS y is in 8 bits, [rows, cols / 32] Activations; with KEEP there is, beside it, the f32
+// as well.
 
 override WG: u32 = 64u;
 //#include reduce
 
 struct Params {
     cols: u32,
-    stride: u32,
+    x_cols: u32,
+    x_at: u32,
     rows_per_row: u32,  // matrix rows a token row, 0 when the matrix has one an output row
     rows_per_out: u32,
     eps: f32,
@@ -41,7 +43,7 @@ fn main(ids: Ids) {
     if row >= params.rows_per_row * step.rows + params.rows_per_out * step.outs {
         return;
     }
-    let base = row * params.stride;
+    let base = row * params.x_cols + params.x_at;
     var sum = 0.0;
     for (var c = ids.lane; c < params.cols; c += WG) {
         let v = x[base + c];
@@ -60,7 +62,7 @@ fn main(ids: Ids) {
         );
 //#if KEEP
         for (var i = 0u; i < 32u; i++) {
-            kept[base + c + i] = v[i / 4u][i % 4u];
+            kept[row * params.cols + c + i] = v[i / 4u][i % 4u];
         }
 //#endif
         y[row * groups + g] = eight_bits(v);
@@ -71,7 +73,7 @@ fn main(ids: Ids) {
 //#if IN_PLACE
         x[base + c] = v;
 //#else
-        y[base + c] = v;
+        y[row * params.cols + c] = v;
 //#endif
     }
 //#endif

@@ -56,6 +56,12 @@ const LARGE_TILE: Consts = &[("BM", 64), ("BN", 64), ("TM", 8), ("TN", 8)];
 const LANES_FOR_TWO_ROWS: Consts = &[("PARTS", 1), ("PART", 2), ("BLOCK", 16)];
 /// From one stream to the most that there may be.
 const STREAMS: &[Consts] = &[&[("N", 1)], &[("N", 4)], &[("N", 8)]];
+/// The same, multiplied with a mixing matrix by lanes that run at the same time, or one after the other.
+const MIXED: &[Consts] = &[
+    &[("N", 1), ("WG", 32), ("PER", 1)],
+    &[("N", 8), ("WG", 32), ("PER", 1)],
+    &[("N", 4), ("WG", 8), ("PER", 4)],
+];
 
 const fn variants(
     shader: &'static str,
@@ -79,7 +85,7 @@ const VARIANTS: &[Variants] = &[
         &[&["", "FOURS", "FOURS WIDE"], &["", "PARTS"], &["FEW_QUERIES SUBGROUPS"]],
         FLASH_FEW,
     ),
-    variants("attention_merge", &[], &[&[]]),
+    variants("attention_merge", &[&["", "TURN_BACK"]], &[&[]]),
     variants("causal_attention", &[&["", "FOURS"], &["", "PARTS"]], FLASH),
     variants(
         "causal_attention",
@@ -98,14 +104,14 @@ const VARIANTS: &[Variants] = &[
     variants("expert_tiles", &[], &[&[("EXPERTS", 1)], &[("EXPERTS", 256)], &[("EXPERTS", 512)]]),
     variants("gather", &[], &[&[]]),
     variants("gelu", &[], &[&[]]),
-    variants("head_rope", &[], &[&[("WG", 32)]]),
-    variants("head_rope", &[&["NORM"], REDUCE], &[&[]]),
+    variants("head_rope", &[], &[&[]]),
     variants("index_scores", &[&["", "FOURS"]], &[&[("HEADS", 1)], &[("HEADS", 16)]]),
     variants(
         "index_scores",
         &[&["", "FOURS", "FOURS WIDE"], &["SERIAL SUBGROUPS"]],
         &[&[("HEADS", 4), ("LANES", 4)], &[("HEADS", 16), ("LANES", 8)]],
     ),
+    variants("latent_keep", &[REDUCE], &[&[]]),
     variants("layer_norm", &[REDUCE], &[&[]]),
     variants(
         "matmul_rows",
@@ -187,11 +193,12 @@ const VARIANTS: &[Variants] = &[
     ),
     variants("matmul_transposed", &[FORMAT], &[&[("ROWS", 1)], &[("ROWS", 8)]]),
     variants("mhc_head", &[REDUCE], STREAMS),
-    variants("mhc_post", &[], STREAMS),
+    variants("mhc_post", &[&["", "FOURS"], &["", "SUM", "SUM BESIDE"]], STREAMS),
+    variants("mhc_post", &[&["FOURS MIX"], &["", "SUM", "SUM BESIDE"]], MIXED),
     variants("mhc_pre", &[REDUCE], STREAMS),
     variants("rope_keep", &[], &[&[]]),
     variants("quantize_activations", &[&["", "BYTES"]], &[&[]]),
-    variants("ring_write", &[&["", "ADD"]], &[&[]]),
+    variants("ring_write", &[], &[&[]]),
     variants("rms_norm", &[&["", "IN_PLACE"], REDUCE], &[&[]]),
     variants("rms_norm", &[&["EIGHT_BITS"], &["", "BYTES"], &["", "KEEP"], REDUCE], &[&[]]),
     variants(

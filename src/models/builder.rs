@@ -5,8 +5,8 @@ use super::{Capacity, ModelWeights, RopeTable, TextTensors, frequencies};
 use crate::formats::Rope;
 use crate::graph::{Elem, Extent, Graph, StepSize, TensorId, fuse};
 use crate::ops::{
-    self, ActRound, Chosen, EIGHT_BIT_GROUP, EXPERT_TILE, Extra, FEW_ROWS, HeadRope, MOST_CHOICES,
-    MOST_EXPERTS, Slice, Slices,
+    self, ActRound, Chosen, Columns, EIGHT_BIT_GROUP, EXPERT_TILE, Extra, FEW_ROWS, HeadRope,
+    MOST_CHOICES, MOST_EXPERTS, Slice, Slices,
 };
 use crate::{Error, Result};
 
@@ -120,7 +120,7 @@ impl<'a, 'w, C> Builder<'a, 'w, C> {
         let Capacity { slots, context, .. } = self.capacity;
         let cols = self.g.tensor(src).cols;
         let state = self.g.state(name, slots * context, cols);
-        ops::ring_write(&mut self.g, self.rows, src, state, context, None);
+        ops::ring_write(&mut self.g, self.rows, src, state, context);
         state
     }
 
@@ -179,6 +179,30 @@ impl<'a, 'w, C> Builder<'a, 'w, C> {
             at += outputs;
         }
         Ok(y.expect("there is a matrix to multiply with"))
+    }
+
+    /// What these matrices make of their inputs: of each the input, its name and its outputs. Neighbours
+    /// of one input and format are one matrix in GPU memory, so that one product makes what all do.
+    pub fn project_each(&mut self, parts: &[(TensorId, String, usize)]) -> Result<Vec<Columns>> {
+        let mut kinds = vec![];
+        for (x, name, outputs) in parts {
+            let inputs = self.g.tensor(*x).cols;
+            kinds.push((*x, self.w.elem(&format!("{name}.weight"), *outputs, inputs)?));
+        }
+        let mut made = vec![];
+        for run in kinds.iter().zip(parts).collect::<Vec<_>>().chunk_by(|a, b| a.0 == b.0) {
+            let x = run[0].0.0;
+            let named = run.iter().map(|(_, part)| (format!("{}.weight", part.1), part.2));
+            let inputs = self.g.tensor(x).cols;
+            let w = self.w.stack(&mut self.g, named.collect(), inputs)?;
+            let of = self.multiply(x, w, Extra::default());
+            let mut at = 0;
+            for (_, part) in run {
+                made.push(Columns { of, at });
+                at += part.2;
+            }
+        }
+        Ok(made)
     }
 
     /// A gated feed-forward `inter` wide, its matrices named as Hugging Face does, plus `residual`.

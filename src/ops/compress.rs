@@ -1,4 +1,7 @@
-//! Closes compression windows: a learned, per-channel pooling of the last tokens into one entry.
+//! Compression: tokens leave what is to be pooled in a ring, and rows that close a window pool it, by
+//! weights learned for every channel, into one entry.
+//!
+//! Place `p % cap` of a sequence's ring is `kv`, then `score + ape[p % ratio]`, of its row at position `p`.
 //!
 //! A row at position `p` with `(p + 1) % ratio == 0` closes window `w = (p + 1) / ratio - 1`. For
 //! every channel `c` of `dh`, over the positions `t` of the window:
@@ -13,7 +16,10 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::head_rope::turn;
+use super::rms_norm::normalise;
 use super::row::Row;
+use super::{Columns, Pairs};
 use crate::gpu::{Kernel, Limits, grid};
 use crate::graph::reference::Host;
 use crate::graph::{Cost, Graph, Op, StepSize, TensorId, Use};
@@ -21,19 +27,24 @@ use crate::graph::{Cost, Graph, Op, StepSize, TensorId, Use};
 /// What [`compress`] works on.
 #[derive(Clone, Copy, Debug)]
 pub struct Compress {
-    /// The token rows `[T, 8]`.
+    /// The token rows `[T, 8]`, those of a sequence one after the other.
     pub rows: TensorId,
-    /// State `[slots * cap, coff * dh]`: a ring of what is pooled; `coff` is 2 with `overlap`.
-    pub kv: TensorId,
-    /// State of the same shape: the ring of scores, position bias already added.
-    pub score: TensorId,
+    /// What is pooled: `coff * dh` columns a row; `coff` is 2 with `overlap`.
+    pub kv: Columns,
+    /// As many: by what.
+    pub score: Columns,
+    /// `[ratio, coff * dh]`, a weight: added to the scores.
+    pub ape: TensorId,
     /// `[1, dh]`.
     pub norm: TensorId,
     /// `[T, rd]`: cosines, then sines, for the first position of the window a row closes.
     pub table: TensorId,
+    /// State `[slots * cap, 2 * coff * dh]`.
+    pub ring: TensorId,
     /// State `[slots * entries, dh]`: where the entries go.
     pub cache: TensorId,
-    /// Ring places a sequence.
+    /// Ring places a sequence: at least `coff * ratio` and the rows that a step may have, so that what
+    /// a window needs of earlier steps is there.
     pub cap: usize,
     /// Cache places a sequence.
     pub entries: usize,
@@ -45,13 +56,17 @@ pub struct Compress {
     pub eps: f32,
 }
 
-/// Writes `cache[slot * entries + w]` for every row that closes a window. The rings must already
-/// hold the step's rows and still hold every position that a window needs.
+/// Writes every row into its place of the ring, and `cache[slot * entries + w]` for every row that closes
+/// a window.
 pub fn compress(g: &mut Graph, c: Compress) {
     let dh = g.tensor(c.norm).cols;
     let width = if c.overlap { 2 * dh } else { dh };
-    assert_eq!(g.tensor(c.kv).cols, width, "compress: kv columns");
-    assert_eq!(g.tensor(c.score).cols, width, "compress: score columns");
+    for x in [c.kv, c.score] {
+        assert!(x.at + width <= g.tensor(x.of).cols, "compress: columns");
+    }
+    let ape = g.tensor(c.ape);
+    assert!(ape.cols == width && ape.rows.fixed == c.ratio, "compress: positions");
+    assert_eq!(g.tensor(c.ring).cols, 2 * width, "compress: ring columns");
     assert_eq!(g.tensor(c.cache).cols, dh, "compress: cache columns");
     assert!(g.tensor(c.table).cols <= dh, "compress: rotates more than there is");
     g.push("compress", c);
@@ -67,7 +82,9 @@ struct Params {
     dim: u32,
     overlap: u32,
     eps: f32,
-    pad: u32,
+    ape_stride: u32,
+    kv: [u32; 2],
+    score: [u32; 2],
 }
 
 /// Channels of the largest entry of DeepSeek's models.
@@ -79,21 +96,31 @@ impl Op for Compress {
     }
 
     fn uses(&self) -> Vec<Use> {
-        vec![
-            self.rows.read(),
-            self.kv.read(),
-            self.score.read(),
-            self.norm.read(),
-            self.table.read(),
-            self.cache.update(),
-        ]
+        let read = [self.rows, self.kv.of, self.score.of, self.ape, self.norm, self.table];
+        let states = [self.ring, self.cache].map(TensorId::update);
+        read.map(TensorId::read).into_iter().chain(states).collect()
     }
 
     fn reference(&self, host: &Host<'_>) {
-        let (rows, kv, score) = (host.u32(self.rows), host.f32(self.kv), host.f32(self.score));
-        let (norm, table) = (host.f32(self.norm), host.f32(self.table));
-        let mut cache = host.f32_mut(self.cache);
-        let (dh, width, rd) = (norm.len(), host.cols(self.kv), host.cols(self.table));
+        let (rows, kv, score) =
+            (host.u32(self.rows), host.f32(self.kv.of), host.f32(self.score.of));
+        let (ape, norm, table) = (host.f32(self.ape), host.f32(self.norm), host.f32(self.table));
+        let (mut ring, mut cache) = (host.f32_mut(self.ring), host.f32_mut(self.cache));
+        let (dh, width, rd) = (norm.len(), host.cols(self.ape), host.cols(self.table));
+        let place = |slot: usize, p: usize| (slot * self.cap + p % self.cap) * 2 * width;
+        for (t, row) in Row::all(&rows).iter().enumerate() {
+            let (slot, p) = (row.slot as usize, row.position as usize);
+            let of = |x: &[f32], from: Columns| {
+                let begin = t * host.cols(from.of) + from.at;
+                x[begin..begin + width].to_vec()
+            };
+            let (to_kv, to_score) = ring[place(slot, p)..][..2 * width].split_at_mut(width);
+            to_kv.copy_from_slice(&of(&kv, self.kv));
+            let bias = &ape[p % self.ratio * width..][..width];
+            for ((to, s), b) in to_score.iter_mut().zip(of(&score, self.score)).zip(bias) {
+                *to = s + b;
+            }
+        }
         for (row, table) in Row::all(&rows).iter().zip(table.chunks(rd.max(1))) {
             let (slot, end) = (row.slot as usize, row.position as usize + 1);
             if !end.is_multiple_of(self.ratio) {
@@ -108,37 +135,29 @@ impl Op for Compress {
             } else {
                 pool.extend((start..end).map(|t| (t, 0)));
             }
-            let mut pooled = vec![0.0; dh];
+            let at = (slot * self.entries + start / self.ratio) * dh;
+            let pooled = &mut cache[at..at + dh];
             for (c, out) in pooled.iter_mut().enumerate() {
-                let place = |&(t, series): &(usize, usize)| {
-                    (slot * self.cap + t % self.cap) * width + series + c
-                };
-                let top = pool.iter().map(|s| score[place(s)]).fold(f32::NEG_INFINITY, f32::max);
+                let kv = |&(t, series): &(usize, usize)| ring[place(slot, t) + series + c];
+                let score =
+                    |&(t, series): &(usize, usize)| ring[place(slot, t) + width + series + c];
+                let top = pool.iter().map(score).fold(f32::NEG_INFINITY, f32::max);
                 let (mut sum, mut total) = (0.0, 0.0);
                 for s in &pool {
-                    let e = (score[place(s)] - top).exp();
-                    sum += e * kv[place(s)];
+                    let e = (score(s) - top).exp();
+                    sum += e * kv(s);
                     total += e;
                 }
                 *out = sum / total;
             }
-            let mean = pooled.iter().map(|v| v * v).sum::<f32>() / dh as f32;
-            let scale = (mean + self.eps).sqrt().recip();
-            for (v, w) in pooled.iter_mut().zip(norm.iter()) {
-                *v *= scale * w;
-            }
-            for (i, pair) in pooled[dh - rd..].chunks_exact_mut(2).enumerate() {
-                let (a, b, cos, sin) = (pair[0], pair[1], table[i], table[rd / 2 + i]);
-                pair[0] = a * cos - b * sin;
-                pair[1] = a * sin + b * cos;
-            }
-            let at = (slot * self.entries + start / self.ratio) * dh;
-            cache[at..at + dh].copy_from_slice(&pooled);
+            normalise(pooled, &norm, self.eps);
+            turn(pooled, table, dh - rd, Pairs::Interleaved.steps(rd));
         }
     }
 
     fn kernels(&self, graph: &Graph, limits: &Limits) -> Vec<Kernel> {
         let dim = graph.tensor(self.norm).cols;
+        let from = |x: Columns| [graph.tensor(x.of).cols, x.at].map(|n| n as u32);
         let params = Params {
             cap: self.cap as u32,
             entries: self.entries as u32,
@@ -147,7 +166,9 @@ impl Op for Compress {
             dim: dim as u32,
             overlap: self.overlap.into(),
             eps: self.eps,
-            pad: 0,
+            ape_stride: graph.tensor(self.ape).stride() as u32,
+            kv: from(self.kv),
+            score: from(self.score),
         };
         // The same for all sizes that models have, so that they share one kernel.
         let most = dim.next_multiple_of(USUAL_DIM);
@@ -160,9 +181,9 @@ impl Op for Compress {
 
     fn cost(&self, graph: &Graph, step: StepSize) -> Cost {
         // As if the step began and ended at a window's edge: every row is pooled once a series.
-        let width = graph.tensor(self.kv).cols as u64;
+        let width = graph.tensor(self.ape).cols as u64;
         let n = step.rows as u64 * width;
         let out = (step.rows / self.ratio * graph.tensor(self.norm).cols) as u64;
-        Cost { bytes: 8 * n + 4 * out, flops: 5 * n + 7 * out }
+        Cost { bytes: 16 * n + 4 * out, flops: 6 * n + 7 * out }
     }
 }
