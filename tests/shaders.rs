@@ -98,7 +98,7 @@ const VARIANTS: &[Variants] = &[
         FLASH_FEW,
     ),
     variants("combine", &[&["", "SHARED"]], &[&[("SPAN", 256)]]),
-    variants("compress", &[REDUCE], &[&[("MOST", 512)], &[("MOST", 1024)]]),
+    variants("compress", &[REDUCE, &["", "TWO"]], &[&[("MOST", 512)], &[("MOST", 1024)]]),
     variants("copy_columns", &[], &[&[]]),
     variants("embed", &[FORMAT, &["", "VISION"]], &[&[]]),
     variants("expert_tiles", &[], &[&[("EXPERTS", 1)], &[("EXPERTS", 256)], &[("EXPERTS", 512)]]),

@@ -229,30 +229,19 @@ impl Build {
         self.also(4 * entries * (dim + 1), 2 * entries * heads * (dim + 1));
     }
 
-    pub fn compress(&mut self, dim: usize, ratio: usize, overlap: bool) {
+    /// A pool for each of the widths of entries.
+    pub fn compress(&mut self, dims: &[usize], ratio: usize, overlap: bool) {
         let series = 1 + usize::from(overlap);
         let (rows, table) = (self.rows(4 * ratio - 1), self.x("table", 64));
-        let (cap, entries) = (series * ratio + self.graph.max.rows, 64);
-        let [kv, score] = ["kv", "score"].map(|name| self.x(name, series * dim).into());
-        let ring = self.graph.state("ring", cap, 2 * series * dim);
-        let cache = self.graph.state("cache", entries, dim);
-        let ape = self.weight("ape", F32, ratio, series * dim);
-        let (norm, eps) = (self.weight("norm", F32, 1, dim), EPS);
-        let c = Compress {
-            rows,
-            kv,
-            score,
-            ape,
-            norm,
-            table,
-            ring,
-            cache,
-            cap,
-            entries,
-            ratio,
-            overlap,
-            eps,
-        };
+        let (cap, entries, eps) = (series * ratio + self.graph.max.rows, 64, EPS);
+        let channels: usize = dims.iter().sum();
+        let x = self.x("x", 2 * series * channels).into();
+        let ring = self.graph.state("ring", cap, 2 * series * channels);
+        let weights = self.weight("weights", F32, 1, (ratio * series + 1) * channels);
+        let cache = |(i, d): (usize, &usize)| self.graph.state(format!("cache {i}"), entries, *d);
+        let caches = dims.iter().enumerate().map(cache).collect();
+        let c =
+            Compress { rows, x, weights, table, ring, caches, cap, entries, ratio, overlap, eps };
         ops::compress(&mut self.graph, c);
     }
 

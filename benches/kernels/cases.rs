@@ -109,8 +109,10 @@ pub const CASES: &[Case] = &[
         ops::topk(&mut b.graph, rows, scores, 4, 512);
         b.also(4 * 16384, 0);
     }),
-    case("compress/windows of 128, 512 wide, 4 rows", 4, |b| b.compress(512, 128, false)),
-    case("compress/overlapping windows of 4, 128 wide, 64 rows", 64, |b| b.compress(128, 4, true)),
+    case("compress/windows of 128, 512 wide, 4 rows", 4, |b| b.compress(&[512], 128, false)),
+    case("compress/overlapping windows of 4, 512 and 128 wide, 64 rows", 64, |b| {
+        b.compress(&[512, 128], 4, true);
+    }),
     case("ring_write/512 wide, 256 rows", 256, |b| {
         let (rows, x) = (b.rows(0), b.x("x", 512));
         let ring = b.graph.state("ring", 512, 512);

@@ -217,6 +217,27 @@ mod tests {
     }
 
     #[test]
+    fn sums_go_to_who_writes_them_into_streams() {
+        let mut g = Graph::new("fuse", StepSize { rows: 100, outs: 1 });
+        let experts = g.scratch("experts", Elem::F32, Extent::rows(3), 64);
+        let block = ops::combine(&mut g, experts, 3, None);
+        let streams = g.scratch("streams", Elem::F32, Extent::ROWS, 2 * 64);
+        let coef = g.scratch("coef", Elem::F32, Extent::ROWS, 6);
+        ops::mhc_post(&mut g, ops::MhcPost { streams, coef, block, n: 2 });
+        assert_eq!(names(g), ["mhc_post"]);
+    }
+
+    #[test]
+    fn a_norm_of_some_columns_is_made_by_a_product_with_them() {
+        let (mut g, x, _) = normed(1);
+        let weight = g.weight("part", Elem::F32, 1, 32);
+        let y = ops::rms_norm(&mut g, Columns { of: x, at: 16 }, weight, 1e-6);
+        let w = g.weight("w3", Elem::F32, 64, 32);
+        ops::matmul(&mut g, y, w);
+        assert_eq!(names(g), ["matmul"; 3]);
+    }
+
+    #[test]
     fn what_is_wanted_in_8_bits_is_made_so() {
         let (mut g, x, y) = normed(1);
         ops::quantize_activations(&mut g, y, CodeOrder::Bytes);

@@ -181,25 +181,32 @@ impl<'a, 'w, C> Builder<'a, 'w, C> {
         Ok(y.expect("there is a matrix to multiply with"))
     }
 
-    /// What these matrices make of their inputs: of each the input, its name and its outputs. Neighbours
-    /// of one input and format are one matrix in GPU memory, so that one product makes what all do.
-    pub fn project_each(&mut self, parts: &[(TensorId, String, usize)]) -> Result<Vec<Columns>> {
+    /// What matrices make of their inputs, of each part an input and matrices (and the outputs of each)
+    /// whose results are wanted side by side. Neighbours of one input and format are one matrix in GPU
+    /// memory, so that one product makes what all do.
+    pub fn project_each(
+        &mut self,
+        parts: &[(TensorId, Vec<(String, usize)>)],
+    ) -> Result<Vec<Columns>> {
         let mut kinds = vec![];
-        for (x, name, outputs) in parts {
-            let inputs = self.g.tensor(*x).cols;
-            kinds.push((*x, self.w.elem(&format!("{name}.weight"), *outputs, inputs)?));
+        for (at, (x, matrices)) in parts.iter().enumerate() {
+            let mut formats = vec![];
+            for (name, outputs) in matrices {
+                let inputs = self.g.tensor(*x).cols;
+                formats.push(self.w.elem(&format!("{name}.weight"), *outputs, inputs)?);
+            }
+            // A part of several formats is like no other.
+            let one = formats.iter().all(|f| *f == formats[0]);
+            kinds.push((*x, one.then(|| formats[0]).ok_or(at)));
         }
         let mut made = vec![];
         for run in kinds.iter().zip(parts).collect::<Vec<_>>().chunk_by(|a, b| a.0 == b.0) {
-            let x = run[0].0.0;
-            let named = run.iter().map(|(_, part)| (format!("{}.weight", part.1), part.2));
-            let inputs = self.g.tensor(x).cols;
-            let w = self.w.stack(&mut self.g, named.collect(), inputs)?;
-            let of = self.multiply(x, w, Extra::default());
+            let matrices: Vec<_> = run.iter().flat_map(|(_, part)| part.1.clone()).collect();
+            let of = self.project_all(run[0].1.0, &matrices, false)?;
             let mut at = 0;
-            for (_, part) in run {
+            for (_, (_, matrices)) in run {
                 made.push(Columns { of, at });
-                at += part.2;
+                at += matrices.iter().map(|m| m.1).sum::<usize>();
             }
         }
         Ok(made)

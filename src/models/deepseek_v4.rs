@@ -102,9 +102,12 @@ impl Pooling {
         if self.overlap { 2 } else { 1 }
     }
 
-    /// What the compressor called `p` makes of `x` for entries of width `dim`.
-    fn parts(self, x: TensorId, p: &str, dim: usize) -> [(TensorId, String, usize); 2] {
-        ["wkv", "wgate"].map(|name| (x, format!("{p}.{name}"), self.series() * dim))
+    /// The matrices of compressors, of each its name and the width of its entries.
+    fn matrices(self, pools: &[(String, usize)]) -> Vec<(String, usize)> {
+        let of = |(pool, dim): &(String, usize)| {
+            ["wkv", "wgate"].map(|name| (format!("{pool}.{name}"), self.series() * dim))
+        };
+        pools.iter().flat_map(of).collect()
     }
 }
 
@@ -194,32 +197,37 @@ impl Builder<'_, '_, V4Config> {
     fn attention(&mut self, x: TensorId, l: usize, kind: LayerKind) -> Result<TensorId> {
         let c = self.c;
         let p = format!("layers.{l}.attn");
-        let (compressor, indexer) = (format!("{p}.compressor"), format!("{p}.indexer"));
-        let index_compressor = format!("{indexer}.compressor");
+        let indexer = format!("{p}.indexer");
         let (rows, rope, pooling) = (self.rows, self.rope_of(kind, None), Pooling::of(kind));
         let (full, picks) = (c.qat == Qat::Full, matches!(kind, LayerKind::Csa { .. }));
 
         // All that is made of the layer's input.
         let narrow = self.narrow(x, full);
-        let mut parts =
-            vec![(narrow, format!("{p}.wq_a"), c.q_lora), (narrow, format!("{p}.wkv"), c.head_dim)];
+        let mut parts = vec![
+            (narrow, vec![(format!("{p}.wq_a"), c.q_lora)]),
+            (narrow, vec![(format!("{p}.wkv"), c.head_dim)]),
+        ];
+        let mut pools = vec![];
         if let Some(pooling) = pooling {
-            parts.extend(pooling.parts(x, &compressor, c.head_dim));
+            pools.push((format!("{p}.compressor"), c.head_dim));
             if picks {
-                parts.extend(pooling.parts(x, &index_compressor, c.index_dim));
-                parts.push((x, format!("{indexer}.weights_proj"), c.index_heads));
+                pools.push((format!("{indexer}.compressor"), c.index_dim));
             }
+            parts.push((x, pooling.matrices(&pools)));
         }
-        let mut made = self.project_each(&parts)?.into_iter();
-        let mut next = || made.next().expect("there is a result of each matrix");
-        let (qr, latent) = (next(), next());
+        if picks {
+            parts.push((x, vec![(format!("{indexer}.weights_proj"), c.index_heads)]));
+        }
+        let made = self.project_each(&parts)?;
+        let (qr, latent) = (made[0], made[1]);
 
         let norm = self.vector(&format!("{p}.q_norm.weight"), c.q_lora)?;
         let qr = ops::rms_norm(&mut self.g, qr, norm, c.eps);
         let qr = self.narrow(qr, full);
-        let mut parts = vec![(qr, format!("{p}.wq_b"), c.heads * c.head_dim)];
+        let mut parts = vec![(qr, vec![(format!("{p}.wq_b"), c.heads * c.head_dim)])];
         if picks {
-            parts.push((qr, format!("{indexer}.wq_b"), c.index_heads * c.index_dim));
+            let outputs = c.index_heads * c.index_dim;
+            parts.push((qr, vec![(format!("{indexer}.wq_b"), outputs)]));
         }
         // Queries of the indexer that are rounded have a tensor for themselves.
         let at_once = if full { 1 } else { 2 };
@@ -245,27 +253,19 @@ impl Builder<'_, '_, V4Config> {
             ops::act_round_closed(&mut self.g, ring, Closed { rows, entries: cap, ratio: 1 }, r);
         }
 
-        let compressed = match pooling {
-            None => None,
-            Some(pooling) => {
-                let (x, r) = ([next(), next()], self.kept());
-                let cache = self.compress(x, &compressor, c.head_dim, kind, pooling, r)?;
-                let select = match index_q {
-                    None => None,
-                    Some(q) => {
-                        if !beside {
-                            self.index_queries(q.of, rope);
-                        }
-                        let (x, r) = ([next(), next()], self.indexed(1));
-                        let keys =
-                            self.compress(x, &index_compressor, c.index_dim, kind, pooling, r)?;
-                        Some(self.pick(q, next(), keys, pooling.ratio))
-                    }
-                };
-                let (ratio, entries) = (pooling.ratio, self.entries(pooling.ratio));
-                Some(Compressed { cache, entries, ratio, select })
+        let mut compressed = None;
+        if let Some(pooling) = pooling {
+            let caches = self.compress(&p, made[2], &pools, kind, pooling)?;
+            let mut select = None;
+            if let Some(q) = index_q {
+                if !beside {
+                    self.index_queries(q.of, rope);
+                }
+                select = Some(self.pick(q, made[3], caches[1], pooling.ratio));
             }
-        };
+            let (cache, ratio, entries) = (caches[0], pooling.ratio, self.entries(pooling.ratio));
+            compressed = Some(Compressed { cache, entries, ratio, select });
+        }
         let sinks = self.vector(&format!("{p}.attn_sink"), c.heads)?;
         let scale = (c.head_dim as f32).sqrt().recip();
         let o = ops::attention(
@@ -298,49 +298,41 @@ impl Builder<'_, '_, V4Config> {
         (self.capacity.context / ratio).max(1)
     }
 
-    /// Pools windows of tokens, `x` being what is pooled and by what, into entries of width `dim`, rounded
-    /// if so told; gives the cache they go to.
+    /// Pools windows of tokens, `x` being what the compressors called `pools` made of the layer's input,
+    /// into entries of their widths: attention's, then the indexer's. Gives the caches they go to.
     fn compress(
         &mut self,
-        [kv, score]: [Columns; 2],
         p: &str,
-        dim: usize,
+        x: Columns,
+        pools: &[(String, usize)],
         kind: LayerKind,
         pooling: Pooling,
-        rounding: Option<ActRound>,
-    ) -> Result<TensorId> {
+    ) -> Result<Vec<TensorId>> {
         let Pooling { ratio, overlap } = pooling;
-        let (rows, slots, width) = (self.rows, self.capacity.slots, pooling.series() * dim);
+        let (rows, slots, entries) = (self.rows, self.capacity.slots, self.entries(ratio));
         // The windows a chunk closes may begin before it.
         let cap = pooling.series() * ratio + self.capacity.chunk;
-        let entries = self.entries(ratio);
+        let columns = pooling.matrices(pools).iter().map(|m| m.1).sum();
+        let ring = self.g.state(format!("{p}.pooled"), slots * cap, columns);
 
-        let ape = self.w.table(&mut self.g, &format!("{p}.ape"), ratio, width)?;
-        let norm = self.vector(&format!("{p}.norm.weight"), dim)?;
-        let table = self.rope_of(kind, Some(ratio));
-        let ring = self.g.state(format!("{p}.ring"), slots * cap, 2 * width);
-        let cache = self.g.state(format!("{p}.entries"), slots * entries, dim);
-        let eps = self.c.eps;
-        let c = Compress {
-            rows,
-            kv,
-            score,
-            ape,
-            norm,
-            table,
-            ring,
-            cache,
-            cap,
-            entries,
-            ratio,
-            overlap,
-            eps,
-        };
-        ops::compress(&mut self.g, c);
-        if let Some(r) = rounding {
-            ops::act_round_closed(&mut self.g, cache, Closed { rows, entries, ratio }, r);
+        let (mut weights, mut caches) = (vec![], vec![]);
+        for (pool, dim) in pools {
+            weights.push((format!("{pool}.ape"), ratio * pooling.series() * dim));
+            weights.push((format!("{pool}.norm.weight"), *dim));
+            caches.push(self.g.state(format!("{pool}.entries"), slots * entries, *dim));
         }
-        Ok(cache)
+        let weights = self.w.joined(&mut self.g, weights)?;
+        let (table, eps) = (self.rope_of(kind, Some(ratio)), self.c.eps);
+        let all = caches.clone();
+        let c =
+            Compress { rows, x, weights, table, ring, caches, cap, entries, ratio, overlap, eps };
+        ops::compress(&mut self.g, c);
+        for (cache, rounding) in all.iter().zip([self.kept(), self.indexed(1)]) {
+            if let Some(r) = rounding {
+                ops::act_round_closed(&mut self.g, *cache, Closed { rows, entries, ratio }, r);
+            }
+        }
+        Ok(all)
     }
 
     /// Readies queries of the indexer that have a tensor for themselves.

@@ -131,11 +131,11 @@ fn compress() {
         let ratio = [4, 128, 1, 2, 3, 16][seed as usize % 6];
         let overlap = seed % 4 == 0 || seed == 7;
         let (slots, most) = (random.int(1..4), 2 * ratio + random.int(1..9));
-        let dh = if seed == 0 { 512 } else { random.int(1..200) };
-        let rd = random.int(0..dh / 2 + 1) * 2;
+        let pools = 1 + seed as usize / 2 % 2;
+        let dims = [if seed == 0 { 512 } else { random.int(2..200) }, random.int(2..200)];
+        let dims = &dims[..pools];
         // A table needs a column; rotating nothing is not an op anyone builds.
-        let rd = rd.max(2).min(dh / 2 * 2);
-        let (dh, rd) = if rd == 0 { (2, 2) } else { (dh, rd) };
+        let rd = 2 * random.int(1..dims.iter().min().unwrap() / 2 + 1);
         // Some start at position 0, so that the first window is among those closed.
         let mut of = sequences(&mut random, slots, most, 10 * ratio + most);
         if seed % 3 == 0 {
@@ -144,27 +144,26 @@ fn compress() {
         let (cap, entries) = (2 * ratio + most, 13 + most);
         let n = total(&of);
         let mut case = Case::new(seed, StepSize { rows: n, outs: 1 });
-        let width = if overlap { 2 * dh } else { dh };
+        let series = if overlap { 2 } else { 1 };
+        let columns = dims.iter().map(|d| 2 * series * d).sum();
+        let weights = dims.iter().map(|d| (ratio * series + 1) * d).sum();
         let spread = random.pick(&[1.0, 10.0, 300.0]);
-        // Side by side in one tensor, or each in one of its own.
         let at = random.int(0..9);
-        let kv = case.input("kv", Extent::ROWS, at + 2 * width);
-        case.set(kv, scaled(&mut random, n * (at + 2 * width), spread));
-        let (kv, score) = match random.int(0..2) {
-            0 => (ops::Columns { of: kv, at }, ops::Columns { of: kv, at: at + width }),
-            _ => (kv.into(), case.input("score", Extent::ROWS, width).into()),
-        };
-        let ring = case.graph.state("ring", slots * cap, 2 * width);
-        case.set(ring, scaled(&mut random, slots * cap * 2 * width, spread));
+        let x = case.input("x", Extent::ROWS, at + columns + random.int(0..9));
+        let len = n * case.graph.tensor(x).cols;
+        case.set(x, scaled(&mut random, len, spread));
+        let ring = case.graph.state("ring", slots * cap, columns);
+        case.set(ring, scaled(&mut random, slots * cap * columns, spread));
+        let cache =
+            |(i, d): (usize, &usize)| case.graph.state(format!("cache {i}"), slots * entries, *d);
+        let caches = dims.iter().enumerate().map(cache).collect();
         let c = ops::Compress {
             rows: rows(&mut case, &of, 1),
-            kv,
-            score,
-            ape: case.graph.weight("ape", Elem::F32, ratio, width),
-            ring,
-            norm: case.graph.weight("norm", Elem::F32, 1, dh),
+            x: ops::Columns { of: x, at },
+            weights: case.graph.weight("weights", Elem::F32, 1, weights),
             table: case.input("table", Extent::ROWS, rd),
-            cache: case.graph.state("cache", slots * entries, dh),
+            ring,
+            caches,
             cap,
             entries,
             ratio,
