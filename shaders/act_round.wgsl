@@ -78,7 +78,7 @@ fn main(ids: Ids) {
     if end % params.ratio != 0u {
         return;
     }
-    row = rows[row].slot * params.entries + end / params.ratio - 1u;
+    row = rows[row].slot * params.entries + (end / params.ratio - 1u) % params.entries;
 //#endif
     let base = (row * params.heads + unit % params.heads) * params.dims + first;
     for (var i = ids.lane; i * params.group < count; i += WG) {

@@ -3,7 +3,7 @@
 // together. See src/ops/attention.rs.
 //
 // rows    [T] Row
-// q       [T, heads * dim] f32
+// q       [T, q_cols] f32, of which the first heads * dim
 // ring    [slots * cap, dim] f32
 // sinks   [heads] f32
 // o       [T, heads * dim] f32; with PARTS [T * splits, heads * dim], not yet divided
@@ -11,8 +11,9 @@
 // picked  [T, select_cols] u32, a count and then entries; any buffer, and select_cols 0, if all
 //         entries are seen
 // marks   [T * splits, 2 * heads] f32 (with PARTS): largest scores of the heads, then sums of weights
+// table   [T, rope] f32 (without PARTS): cosines, then sines, of the rotation that is taken out of o
 //
-// With FOURS dim is a multiple of 4.
+// dim is even. With FOURS dim and q_cols are multiples of 4.
 
 //#if FEW_QUERIES
 //#include flash_few
@@ -33,6 +34,8 @@ struct Params {
     ratio: u32,
     select_cols: u32,
     scale: f32,
+    q_cols: u32,       // in cells too
+    rope: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read> rows: array<Row>;
@@ -44,6 +47,9 @@ struct Params {
 @group(0) @binding(8) var<storage, read_write> o: array<Cell>;
 //#if PARTS
 @group(0) @binding(9) var<storage, read_write> marks: array<f32>;
+//#else
+@group(0) @binding(9) var<storage, read> table: array<f32>;
+//#include turn_back
 //#endif
 //#include read_four B=q
 //#include read_four B=ring
@@ -135,7 +141,7 @@ fn main(ids: Ids) {
     // This lane's heads; beyond the last one it is repeated.
     let mine = head0 + lane_queries(lane) + vec4<u32>(0u, 1u, 2u, 3u);
     let head = min(mine, vec4<u32>(params.heads - 1u));
-    let q_at = kept(lane, (row * params.heads + head) * params.pitch);
+    let q_at = kept(lane, row * params.q_cols + head * params.pitch);
 
     var s: Softmax;
     softmax_start(&s);
@@ -159,6 +165,8 @@ fn main(ids: Ids) {
 //#if PARTS
 //#else
                     v /= s.total[i];
+                    let back = turned_back(row, 4u * c, v.xy);
+                    v = vec4(back, turned_back(row, 4u * c + 2u, v.zw));
 //#endif
                     let at = (to * params.heads + head[i]) * params.pitch;
                     write_o(at + c * FOUR, params.dim - 4u * c, v);

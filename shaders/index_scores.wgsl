@@ -2,15 +2,15 @@
 // entries, KEYS a lane. See src/ops/index_scores.rs.
 //
 // rows     [T] Row
-// q        [T, heads * dim] f32
-// weights  [T, heads] f32
+// q        [T, q_cols] f32, of which heads * dim from q_at on
+// weights  [T, weights_cols] f32, of which `heads` from weights_at on
 // keys     [slots * entries, dim] f32
 // out      [part, entries] f32, for token rows from `first` on
 //
-// With FOURS dim is a multiple of 4. pitch is dim in cells of lib/fours.wgsl. With SERIAL, where loads are
-// dear, as on software adapters, whose lanes load one after the other, a lane loads queries of few heads
-// and shows them to the others of its subgroup. Elsewhere all lanes load the same, which devices do once
-// for all.
+// With FOURS dim, q_cols and q_at are multiples of 4; q_cols, q_at and pitch, which is dim, count cells of
+// lib/fours.wgsl. With SERIAL, where loads are dear, as on software adapters, whose lanes load one after
+// the other, a lane loads queries of few heads and shows them to the others of its subgroup. Elsewhere all
+// lanes load the same, which devices do once for all.
 
 override WG: u32 = 64u;
 // Entries a lane.
@@ -35,6 +35,10 @@ struct Params {
     first: u32,
     part: u32,
     scale: f32,
+    q_cols: u32,
+    q_at: u32,
+    weights_cols: u32,
+    weights_at: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read> rows: array<Row>;
@@ -47,7 +51,7 @@ struct Params {
 
 // A four of a head's query. Beyond the last head that is repeated, and counts for nothing.
 fn query4(at: u32, head: u32, c: u32) -> vec4<f32> {
-    let place = (at * params.heads + min(head, params.heads - 1u)) * params.pitch;
+    let place = at * params.q_cols + params.q_at + min(head, params.heads - 1u) * params.pitch;
     return read_q(place + c * FOUR, params.dim - 4u * c);
 }
 
@@ -103,7 +107,8 @@ fn main(ids: Ids) {
         }
         for (var h = 0u; h < HEADS; h++) {
             if head0 + h < params.heads {
-                let w = params.scale * weights[at * params.heads + head0 + h];
+                let w_at = at * params.weights_cols + params.weights_at + head0 + h;
+                let w = params.scale * weights[w_at];
                 for (var k = 0u; k < KEYS; k++) {
                     total[k] = fma(w, max(dots[h * KEYS + k], 0.0), total[k]);
                 }

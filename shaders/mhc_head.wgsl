@@ -11,5 +11,9 @@ fn main(ids: Ids) {
     if !row_exists(row) {
         return;
     }
-    fold_streams(ids, row, row * N, streams_unit(ids, row));
+    var m: array<f32, N>;
+    for (var i = 0u; i < N; i++) {
+        m[i] = mix[row * N + i];
+    }
+    fold_streams(ids, row, m, streams_unit(ids, row));
 }

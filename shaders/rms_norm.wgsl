@@ -1,10 +1,11 @@
 // y = x * rsqrt(mean(x^2) + eps) * weight, one workgroup a row.
 //
-// x, y    [rows, stride] f32, of which the first `cols` columns count; with IN_PLACE x is also y
+// x       [rows, x_cols] f32, of which `cols` columns from x_at on; with IN_PLACE it is also y
+// y       [rows, cols] f32
 // weight  [cols] f32
-// With EIGHT_BITS y is in 8 bits, [rows, cols / 32] Activations, and stride is cols; with KEEP there
-// is, beside it, the f32 as well.
-// With FOURS cols and stride are multiples of 4. See lib/fours.wgsl.
+// With EIGHT_BITS y is in 8 bits, [rows, cols / 32] Activations; with KEEP there is, beside it, the f32
+// as well.
+// With FOURS cols, x_cols and x_at are multiples of 4. See lib/fours.wgsl.
 
 override WG: u32 = 64u;
 //#include reduce
@@ -12,7 +13,8 @@ override WG: u32 = 64u;
 
 struct Params {
     cols: u32,
-    stride: u32,
+    x_cols: u32,
+    x_at: u32,
     rows_per_row: u32,  // matrix rows a token row, 0 when the matrix has one an output row
     rows_per_out: u32,
     eps: f32,
@@ -48,7 +50,8 @@ fn main(ids: Ids) {
     if row >= params.rows_per_row * step.rows + params.rows_per_out * step.outs {
         return;
     }
-    let base = row * (params.stride * FOUR / 4u);
+    let base = row * (params.x_cols * FOUR / 4u) + params.x_at * FOUR / 4u;
+    let to = row * (params.cols * FOUR / 4u);
     let fours = (params.cols + 3u) / 4u;
     var sum = 0.0;
     for (var c = ids.lane; c < fours; c += WG) {
@@ -68,7 +71,7 @@ fn main(ids: Ids) {
         );
 //#if KEEP
         for (var i = 0u; i < 8u; i++) {
-            write_kept(base + (c + i) * FOUR, 4u, v[i]);
+            write_kept(to + (c + i) * FOUR, 4u, v[i]);
         }
 //#endif
         y[row * groups + g] = eight_bits(v);
@@ -79,7 +82,7 @@ fn main(ids: Ids) {
 //#if IN_PLACE
         write_x(base + c * FOUR, params.cols - 4u * c, v);
 //#else
-        write_y(base + c * FOUR, params.cols - 4u * c, v);
+        write_y(to + c * FOUR, params.cols - 4u * c, v);
 //#endif
     }
 //#endif

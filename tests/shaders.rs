@@ -72,6 +72,12 @@ const TEAMS: &[Consts] = &[
 const LANES_FOR_TWO_ROWS: Consts = &[("PARTS", 1), ("PART", 2), ("BLOCK", 16)];
 /// From one stream to the most that there may be.
 const STREAMS: &[Consts] = &[&[("N", 1)], &[("N", 4)], &[("N", 8)]];
+/// The same, multiplied with a mixing matrix by lanes that run at the same time, or one after the other.
+const MIXED: &[Consts] = &[
+    &[("N", 1), ("WG", 32), ("PER", 1)],
+    &[("N", 8), ("WG", 32), ("PER", 1)],
+    &[("N", 4), ("WG", 8), ("PER", 4)],
+];
 
 const fn variants(
     shader: &'static str,
@@ -95,7 +101,7 @@ const VARIANTS: &[Variants] = &[
         &[&["", "FOURS", "FOURS WIDE"], &["", "PARTS"], &["FEW_QUERIES SUBGROUPS"]],
         FLASH_FEW,
     ),
-    variants("attention_merge", &[], &[&[]]),
+    variants("attention_merge", &[&["", "TURN_BACK"]], &[&[]]),
     variants("causal_attention", &[&["", "FOURS"], &["", "PARTS"]], FLASH),
     variants(
         "causal_attention",
@@ -108,20 +114,20 @@ const VARIANTS: &[Variants] = &[
         FLASH_FEW,
     ),
     variants("combine", &[&["", "SHARED"]], &[&[("SPAN", 256)]]),
-    variants("compress", &[REDUCE], &[&[("MOST", 512)], &[("MOST", 1024)]]),
+    variants("compress", &[REDUCE, &["", "TWO"]], &[&[("MOST", 512)], &[("MOST", 1024)]]),
     variants("copy_columns", &[], &[&[]]),
     variants("embed", &[FORMAT, &["", "VISION"]], &[&[]]),
     variants("expert_tiles", &[], &[&[("EXPERTS", 1)], &[("EXPERTS", 256)], &[("EXPERTS", 512)]]),
     variants("gather", &[], &[&[]]),
     variants("gelu", &[], &[&[]]),
-    variants("head_rope", &[], &[&[("WG", 32)]]),
-    variants("head_rope", &[&["NORM"], REDUCE], &[&[]]),
+    variants("head_rope", &[], &[&[]]),
     variants("index_scores", &[&["", "FOURS"]], &[&[("HEADS", 1)], &[("HEADS", 16)]]),
     variants(
         "index_scores",
         &[&["", "FOURS", "FOURS WIDE"], &["SERIAL SUBGROUPS"]],
         &[&[("HEADS", 4), ("LANES", 4)], &[("HEADS", 16), ("LANES", 8)]],
     ),
+    variants("latent_keep", &[REDUCE], &[&[]]),
     variants("layer_norm", &[REDUCE], &[&[]]),
     variants(
         "matmul_rows",
@@ -232,11 +238,12 @@ const VARIANTS: &[Variants] = &[
         &[&[("ROWS", 1)], &[("ROWS", 8)], &[("ROWS", 1), ("SPLIT", 16)]],
     ),
     variants("mhc_head", &[REDUCE], STREAMS),
-    variants("mhc_post", &[], STREAMS),
+    variants("mhc_post", &[&["", "FOURS"], &["", "SUM", "SUM BESIDE"]], STREAMS),
+    variants("mhc_post", &[&["FOURS MIX"], &["", "SUM", "SUM BESIDE"]], MIXED),
     variants("mhc_pre", &[REDUCE], STREAMS),
     variants("rope_keep", &[], &[&[]]),
     variants("quantize_activations", &[&["", "BYTES"]], &[&[]]),
-    variants("ring_write", &[&["", "ADD"]], &[&[]]),
+    variants("ring_write", &[], &[&[]]),
     variants("rms_norm", &[&["", "IN_PLACE", "IN_PLACE FOURS", "FOURS WIDE"], REDUCE], &[&[]]),
     variants(
         "rms_norm",

@@ -10,7 +10,7 @@ use fathom::graph::reference::Data;
 use fathom::graph::{Cost, Extent, Graph, Tensor, TensorId, fuse};
 use fathom::ops::{
     self, Attention, CausalAttention, Chosen, CodeOrder, Compress, Compressed, EXPERT_TILE, Extra,
-    FEW_ROWS, IndexScores, Slice, Slices,
+    FEW_ROWS, IndexScores, MhcPost, Slice, Slices,
 };
 use fathom::runtime::{Out, Row, Sampling};
 
@@ -170,7 +170,8 @@ impl Build {
         });
         let ring = self.graph.state("ring", cap, dim);
         let (sinks, scale) = (self.weight("sinks", F32, 1, heads), (dim as f32).sqrt().recip());
-        let a = Attention { rows, q, ring, cap, window, compressed, sinks, heads, scale };
+        let table = self.x("table", 64);
+        let a = Attention { rows, q, table, ring, cap, window, compressed, sinks, heads, scale };
         ops::attention(&mut self.graph, a);
         let keys = window + more.map_or(0, |m| if m.1.is_some() { 0 } else { m.0 });
         self.also(4 * keys * dim, 4 * keys * heads * dim);
@@ -221,23 +222,33 @@ impl Build {
     pub fn index(&mut self, heads: usize, dim: usize, entries: usize) {
         let (ratio, scale) = (4, ((dim * heads) as f32).sqrt().recip());
         let (rows, q) = (self.rows(ratio * entries), self.x("q", heads * dim));
-        let weights = self.x("weights", heads);
+        let (q, weights) = (q.into(), self.x("weights", heads).into());
         let keys = self.graph.state("keys", entries, dim);
-        let i = IndexScores { rows, q, weights, keys, entries, ratio, scale };
+        let i = IndexScores { rows, q, weights, heads, keys, entries, ratio, scale };
         ops::index_scores(&mut self.graph, i);
         self.also(4 * entries * (dim + 1), 2 * entries * heads * (dim + 1));
     }
 
-    pub fn compress(&mut self, dim: usize, ratio: usize, overlap: bool) {
+    /// A pool for each of the widths of entries.
+    pub fn compress(&mut self, dims: &[usize], ratio: usize, overlap: bool) {
         let series = 1 + usize::from(overlap);
         let (rows, table) = (self.rows(4 * ratio - 1), self.x("table", 64));
-        let (cap, entries) = (series * ratio + self.graph.max.rows, 64);
-        let kv = self.graph.state("kv", cap, series * dim);
-        let score = self.graph.state("score", cap, series * dim);
-        let cache = self.graph.state("cache", entries, dim);
-        let (norm, eps) = (self.weight("norm", F32, 1, dim), EPS);
-        let c = Compress { rows, kv, score, norm, table, cache, cap, entries, ratio, overlap, eps };
+        let (cap, entries, eps) = (series * ratio + self.graph.max.rows, 64, EPS);
+        let channels: usize = dims.iter().sum();
+        let x = self.x("x", 2 * series * channels).into();
+        let ring = self.graph.state("ring", cap, 2 * series * channels);
+        let weights = self.weight("weights", F32, 1, (ratio * series + 1) * channels);
+        let cache = |(i, d): (usize, &usize)| self.graph.state(format!("cache {i}"), entries, *d);
+        let caches = dims.iter().enumerate().map(cache).collect();
+        let c =
+            Compress { rows, x, weights, table, ring, caches, cap, entries, ratio, overlap, eps };
         ops::compress(&mut self.graph, c);
+    }
+
+    /// A sub-layer's output for 4 streams of 4096.
+    pub fn post(&mut self) -> MhcPost {
+        let (streams, coef) = (self.x("streams", 4 * 4096), self.x("coef", 20));
+        MhcPost { streams, coef, block: self.x("y", 4096), n: 4 }
     }
 
     pub fn sample(&mut self, sampling: Sampling) {

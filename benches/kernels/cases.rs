@@ -4,8 +4,8 @@ use fathom::formats::BlockFormat::{FP8, MXFP4, Q4_0, Q4_1, Q4K, Q6K, Q8_0};
 use fathom::graph::Elem::{BF16, Block, F16, F32};
 use fathom::graph::{Extent, StepSize};
 use fathom::ops::{
-    self, ActRound, CopyColumns, EXPERT_TILE, EmbedVision, GroupRank, Groups, HeadRope, MhcHead,
-    MhcPre, Narrow, Pairs, RopeKeep, Route, Score,
+    self, ActRound, CopyColumns, EXPERT_TILE, EmbedVision, GroupRank, Groups, HeadRope, LatentKeep,
+    MhcHead, MhcPre, Narrow, Pairs, RopeKeep, Route, Score,
 };
 use fathom::runtime::Sampling;
 
@@ -109,16 +109,24 @@ pub const CASES: &[Case] = &[
         ops::topk(&mut b.graph, rows, scores, 4, 512);
         b.also(4 * 16384, 0);
     }),
-    case("compress/windows of 128, 512 wide, 4 rows", 4, |b| b.compress(512, 128, false)),
-    case("compress/overlapping windows of 4, 128 wide, 64 rows", 64, |b| b.compress(128, 4, true)),
+    case("compress/windows of 128, 512 wide, 4 rows", 4, |b| b.compress(&[512], 128, false)),
+    case("compress/overlapping windows of 4, 512 and 128 wide, 64 rows", 64, |b| {
+        b.compress(&[512, 128], 4, true);
+    }),
     case("ring_write/512 wide, 256 rows", 256, |b| {
         let (rows, x) = (b.rows(0), b.x("x", 512));
         let ring = b.graph.state("ring", 512, 512);
-        ops::ring_write(&mut b.graph, rows, x, ring, 512, None);
+        ops::ring_write(&mut b.graph, rows, x, ring, 512);
     }),
-    case("head_rope/64 heads of 512, normed, 16 rows", 16, |b| {
-        let (x, table) = (b.x("x", 64 * 512), b.x("table", 64));
-        ops::head_rope(&mut b.graph, HeadRope::new(x, table, 64).normed(EPS));
+    case("latent_keep/64 heads of 512, 64 of 128 (V4), 16 rows", 16, |b| {
+        let (rows, q, table) = (b.rows(0), b.x("q", 64 * 512 + 64 * 128), b.x("table", 64));
+        let (latent, norm) = (b.x("latent", 512).into(), b.weight("norm", F32, 1, 512));
+        let (ring, cap, heads) = (b.graph.state("ring", 144, 512), 144, 64);
+        let (index_heads, eps) = (64, EPS);
+        ops::latent_keep(
+            &mut b.graph,
+            LatentKeep { rows, q, heads, index_heads, latent, norm, table, ring, cap, eps },
+        );
     }),
     case("head_rope/32 heads of 128 in halves (Llama), 16 rows", 16, |b| {
         let (x, table) = (b.x("x", 32 * 128), b.x("table", 128));
@@ -172,8 +180,12 @@ pub const CASES: &[Case] = &[
         ops::mhc_pre(&mut b.graph, p);
     }),
     case("mhc_post/4 streams of 4096, 64 rows", 64, |b| {
-        let (streams, coef, y) = (b.x("streams", 4 * 4096), b.x("coef", 20), b.x("y", 4096));
-        ops::mhc_post(&mut b.graph, streams, coef, y, 4);
+        let post = b.post();
+        ops::mhc_post(&mut b.graph, post);
+    }),
+    case("mhc_post/4 streams of 4096, mixed, 1 row", 1, |b| {
+        let (post, w) = (b.post(), b.weight("w", F32, 24, 4 * 4096));
+        ops::mhc_post_mix(&mut b.graph, post, w);
     }),
     case("mhc_head/4 streams of 4096, 64 rows", 64, |b| {
         let (streams, mix) = (b.x("streams", 4 * 4096), b.x("mix", 4));

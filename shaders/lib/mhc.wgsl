@@ -17,6 +17,7 @@ struct Params {
     iters: u32,         // of Sinkhorn, in mhc_pre
     hc_eps: f32,
     eps: f32,
+    parts: u32,         // of mix, in mhc_pre; 0 if it is whole
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read> streams: array<f32>;  // [rows, N * cols]
@@ -46,11 +47,11 @@ fn streams_unit(ids: Ids, row: u32) -> f32 {
     return inverseSqrt(reduce_sum(ids, sum) / f32(n) + params.eps);
 }
 
-// Writes y of a row, whose mixing products begin at `m`.
-fn fold_streams(ids: Ids, row: u32, m: u32, unit: f32) {
+// Writes y of a row with mixing products `m`.
+fn fold_streams(ids: Ids, row: u32, m: array<f32, N>, unit: f32) {
     var pre: array<f32, N>;
     for (var i = 0u; i < N; i++) {
-        pre[i] = sigmoid(mix[m + i] * unit * scale[0] + base[i]) + params.hc_eps;
+        pre[i] = sigmoid(m[i] * unit * scale[0] + base[i]) + params.hc_eps;
     }
     let cols = params.cols;
     var sum = 0.0;

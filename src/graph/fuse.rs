@@ -1,12 +1,13 @@
 //! The one place that decides which ops become one dispatch.
 //!
 //! A [`Part`] is what a node does that another node may do in its own dispatch: activations in 8 bits and
-//! gates may be left to the node that makes what they read, norms to all nodes that read what they make.
+//! gates may be left to the node that makes what they read, norms and sums to all nodes that read what
+//! they make.
 //! Ops say themselves which parts they can take, by [`Op::with`]. Where a part is taken its node goes,
 //! and with it a dispatch and a way to memory and back.
 
 use super::{Access, Graph, Op, TensorId};
-use crate::ops::CodeOrder;
+use crate::ops::{CodeOrder, Columns};
 
 /// A tensor, and the same in 8 bits: see [`crate::ops::quantize_activations`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,13 +35,26 @@ pub struct Gate {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Norm {
     /// What is normalised.
-    pub of: TensorId,
+    pub of: Columns,
     /// The result.
     pub to: TensorId,
     /// `[1, cols]`.
     pub weight: TensorId,
     /// Added to the mean of the squares.
     pub eps: f32,
+}
+
+/// The sum of what a row's experts made: see [`crate::ops::combine`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sum {
+    /// `[n * k, cols]`: what is added up, `k` rows each.
+    pub of: TensorId,
+    /// How many.
+    pub k: usize,
+    /// `[n, cols]`: one more of each, if there is one.
+    pub beside: Option<TensorId>,
+    /// `[n, cols]`.
+    pub to: TensorId,
 }
 
 /// What a node does, if others may do it for it.
@@ -52,15 +66,18 @@ pub enum Part {
     Gate(Gate),
     /// Who takes it reads `of` in place of `to`.
     Norm(Norm),
+    /// The same.
+    Sum(Sum),
 }
 
 /// Leaves parts to other nodes wherever these take them. A graph is whole when this is called.
 pub fn fuse(g: &mut Graph) {
     // In turns, since a norm whose result is wanted in 8 bits is better off writing these, and a gate too.
-    let kinds: [fn(&Part) -> bool; 3] = [
+    let kinds: [fn(&Part) -> bool; 4] = [
         |p| matches!(p, Part::EightBits(_)),
         |p| matches!(p, Part::Gate(_)),
         |p| matches!(p, Part::Norm(_)),
+        |p| matches!(p, Part::Sum(_)),
     ];
     for kind in kinds {
         let mut node = 0;
@@ -92,14 +109,23 @@ fn takers(g: &Graph, node: usize, part: Part) -> Option<Vec<(usize, Box<dyn Op>)
             Some(vec![with(maker)?])
         }
         Part::Norm(norm) => {
-            let readers: Vec<usize> = readers(g, norm.to).collect();
-            let last = *readers.last()?;
-            // What it normalises must still be there, and its result be of no other node too.
-            let stays = g.maker(norm.of, last) == g.maker(norm.of, node);
-            let alone = g.maker(norm.to, last) == Some(node);
-            (stays && alone).then(|| readers.into_iter().map(with).collect())?
+            for_readers(g, node, &[norm.of.of], norm.to)?.into_iter().map(with).collect()
+        }
+        Part::Sum(sum) => {
+            let of: Vec<TensorId> = [sum.of].into_iter().chain(sum.beside).collect();
+            for_readers(g, node, &of, sum.to)?.into_iter().map(with).collect()
         }
     }
+}
+
+/// The readers of `to`, if each could make it from `of` as `node` does.
+fn for_readers(g: &Graph, node: usize, of: &[TensorId], to: TensorId) -> Option<Vec<usize>> {
+    let readers: Vec<usize> = readers(g, to).collect();
+    let last = *readers.last()?;
+    // What it is made from must still be there, and it be of no other node too.
+    let stays = of.iter().all(|&of| g.maker(of, last) == g.maker(of, node));
+    let alone = g.maker(to, last) == Some(node);
+    (stays && alone).then_some(readers)
 }
 
 /// The nodes that read `id`.
@@ -188,6 +214,27 @@ mod tests {
                 if read { &["matmul", "swiglu", "gelu"] } else { &["matmul_gated"] };
             assert_eq!(last, expected);
         }
+    }
+
+    #[test]
+    fn sums_go_to_who_writes_them_into_streams() {
+        let mut g = Graph::new("fuse", StepSize { rows: 100, outs: 1 });
+        let experts = g.scratch("experts", Elem::F32, Extent::rows(3), 64);
+        let block = ops::combine(&mut g, experts, 3, None);
+        let streams = g.scratch("streams", Elem::F32, Extent::ROWS, 2 * 64);
+        let coef = g.scratch("coef", Elem::F32, Extent::ROWS, 6);
+        ops::mhc_post(&mut g, ops::MhcPost { streams, coef, block, n: 2 });
+        assert_eq!(names(g), ["mhc_post"]);
+    }
+
+    #[test]
+    fn a_norm_of_some_columns_is_made_by_a_product_with_them() {
+        let (mut g, x, _) = normed(1);
+        let weight = g.weight("part", Elem::F32, 1, 32);
+        let y = ops::rms_norm(&mut g, Columns { of: x, at: 16 }, weight, 1e-6);
+        let w = g.weight("w3", Elem::F32, 64, 32);
+        ops::matmul(&mut g, y, w);
+        assert_eq!(names(g), ["matmul"; 3]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub mod reference;
 
 use std::fmt;
 
-pub use fuse::{EightBits, Gate, Norm, Part, fuse};
+pub use fuse::{EightBits, Gate, Norm, Part, Sum, fuse};
 pub use plan::{Plan, plan};
 
 use crate::formats::BlockFormat;

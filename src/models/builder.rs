@@ -5,8 +5,8 @@ use super::{Capacity, ModelWeights, RopeTable, TextTensors, frequencies};
 use crate::formats::Rope;
 use crate::graph::{Elem, Extent, Graph, StepSize, TensorId, fuse};
 use crate::ops::{
-    self, ActRound, Chosen, EIGHT_BIT_GROUP, EXPERT_TILE, Extra, FEW_ROWS, HeadRope, MOST_CHOICES,
-    MOST_EXPERTS, Slice, Slices,
+    self, ActRound, Chosen, Columns, EIGHT_BIT_GROUP, EXPERT_TILE, Extra, FEW_ROWS, HeadRope,
+    MOST_CHOICES, MOST_EXPERTS, Slice, Slices,
 };
 use crate::{Error, Result};
 
@@ -120,7 +120,7 @@ impl<'a, 'w, C> Builder<'a, 'w, C> {
         let Capacity { slots, context, .. } = self.capacity;
         let cols = self.g.tensor(src).cols;
         let state = self.g.state(name, slots * context, cols);
-        ops::ring_write(&mut self.g, self.rows, src, state, context, None);
+        ops::ring_write(&mut self.g, self.rows, src, state, context);
         state
     }
 
@@ -179,6 +179,37 @@ impl<'a, 'w, C> Builder<'a, 'w, C> {
             at += outputs;
         }
         Ok(y.expect("there is a matrix to multiply with"))
+    }
+
+    /// What matrices make of their inputs, of each part an input and matrices (and the outputs of each)
+    /// whose results are wanted side by side. Neighbours of one input and format are one matrix in GPU
+    /// memory, so that one product makes what all do.
+    pub fn project_each(
+        &mut self,
+        parts: &[(TensorId, Vec<(String, usize)>)],
+    ) -> Result<Vec<Columns>> {
+        let mut kinds = vec![];
+        for (at, (x, matrices)) in parts.iter().enumerate() {
+            let mut formats = vec![];
+            for (name, outputs) in matrices {
+                let inputs = self.g.tensor(*x).cols;
+                formats.push(self.w.elem(&format!("{name}.weight"), *outputs, inputs)?);
+            }
+            // A part of several formats is like no other.
+            let one = formats.iter().all(|f| *f == formats[0]);
+            kinds.push((*x, one.then(|| formats[0]).ok_or(at)));
+        }
+        let mut made = vec![];
+        for run in kinds.iter().zip(parts).collect::<Vec<_>>().chunk_by(|a, b| a.0 == b.0) {
+            let matrices: Vec<_> = run.iter().flat_map(|(_, part)| part.1.clone()).collect();
+            let of = self.project_all(run[0].1.0, &matrices, false)?;
+            let mut at = 0;
+            for (_, (_, matrices)) in run {
+                made.push(Columns { of, at });
+                at += matrices.iter().map(|m| m.1).sum::<usize>();
+            }
+        }
+        Ok(made)
     }
 
     /// A gated feed-forward `inter` wide, its matrices named as Hugging Face does, plus `residual`.

@@ -181,7 +181,8 @@ impl Builder<'_, '_, MlaConfig> {
         let weights = self.linear(x, &format!("{p}.weights_proj.weight"), i.heads)?;
         let scale = ((i.dim * i.heads) as f32).sqrt().recip();
         let (rows, entries, ratio) = (self.rows, context, 1);
-        let scores = IndexScores { rows, q, weights, keys, entries, ratio, scale };
+        let (q, weights, heads) = (q.into(), weights.into(), i.heads);
+        let scores = IndexScores { rows, q, weights, heads, keys, entries, ratio, scale };
         Ok(Some(ops::index_topk(&mut self.g, scores, i.topk)))
     }
 

@@ -10,8 +10,9 @@ use super::{Capacity, ModelWeights, RopeTable, TextTensors, frequencies};
 use crate::formats::{LayerKind, Qat, RopeScaling, V4Config};
 use crate::graph::{Elem, Extent, Graph, StepSize, TensorId};
 use crate::ops::{
-    self, ActRound, Attention, Closed, Compress, Compressed, EmbedVision, Extra, HeadRope,
-    IndexScores, MOST_ROTATED, MOST_STREAMS, MhcHead, MhcPre, Narrow, Route, Score,
+    self, ActRound, Attention, Closed, Columns, Compress, Compressed, EmbedVision, Extra, HeadRope,
+    IndexScores, LatentKeep, MOST_ROTATED, MOST_STREAMS, MhcHead, MhcPost, MhcPre, Narrow, Route,
+    Score,
 };
 use crate::{Error, Result};
 
@@ -45,8 +46,9 @@ pub fn text_graph(
     let images = vision.as_ref().map(|v| v.images);
     let table = b.matrix("embed.weight", c.vocab, c.hidden)?;
     let streams = ops::embed(&mut b.g, b.rows, table, vision, c.hc_mult);
+    let mut mix = None;
     for (l, kind) in c.layers.iter().enumerate() {
-        b.layer(l, *kind, streams)?;
+        mix = b.layer(l, *kind, streams, mix)?;
     }
 
     let last = ops::gather(&mut b.g, streams, b.outs);
@@ -62,6 +64,10 @@ const MOST_ITERATIONS: usize = 1000;
 fn check(c: &V4Config) -> Result<()> {
     at_most("hc_mult", c.hc_mult, MOST_STREAMS)?;
     at_most("hc_sinkhorn_iters", c.hc_iters, MOST_ITERATIONS)?;
+    if !c.head_dim.is_multiple_of(2) {
+        let what = format!("`head_dim` is {}, Fathom's kernels take even ones", c.head_dim);
+        return Err(Error::Config(what));
+    }
     let rotated = c.qat == Qat::Full && c.index_dim > 0;
     if rotated && !(c.index_dim.is_power_of_two() && c.index_dim <= MOST_ROTATED) {
         return Err(Error::Config(format!(
@@ -73,37 +79,108 @@ fn check(c: &V4Config) -> Result<()> {
     Builder::<V4Config>::check_experts(c.experts, c.experts_per_token)
 }
 
-impl Builder<'_, '_, V4Config> {
-    fn layer(&mut self, l: usize, kind: LayerKind, streams: TensorId) -> Result<()> {
-        let n = self.c.hc_mult;
-        let layer = format!("layers.{l}");
+/// How a layer's compressors pool tokens.
+#[derive(Clone, Copy)]
+struct Pooling {
+    /// Tokens a window.
+    ratio: usize,
+    /// Whether a window reaches into the one before, with a series of its own.
+    overlap: bool,
+}
 
-        let (x, coef) = self.hc_pre(streams, &format!("{layer}.hc_attn"), &layer, "attn_norm")?;
-        let block = self.attention(x, l, kind)?;
-        ops::mhc_post(&mut self.g, streams, coef, block, n);
-
-        let (x, coef) = self.hc_pre(streams, &format!("{layer}.hc_ffn"), &layer, "ffn_norm")?;
-        let block = self.routed(x, l)?;
-        ops::mhc_post(&mut self.g, streams, coef, block, n);
-        Ok(())
+impl Pooling {
+    fn of(kind: LayerKind) -> Option<Self> {
+        match kind {
+            LayerKind::Window => None,
+            LayerKind::Hca { ratio } => Some(Self { ratio, overlap: false }),
+            LayerKind::Csa { ratio } => Some(Self { ratio, overlap: true }),
+        }
     }
 
-    /// Collapses the streams into a sub-layer's normed input; also the coefficients to go back.
+    /// Series of what is pooled.
+    fn series(self) -> usize {
+        if self.overlap { 2 } else { 1 }
+    }
+
+    /// The matrices of compressors, of each its name and the width of its entries.
+    fn matrices(self, pools: &[(String, usize)]) -> Vec<(String, usize)> {
+        let of = |(pool, dim): &(String, usize)| {
+            ["wkv", "wgate"].map(|name| (format!("{pool}.{name}"), self.series() * dim))
+        };
+        pools.iter().flat_map(of).collect()
+    }
+}
+
+impl Builder<'_, '_, V4Config> {
+    /// A layer, whose first mix of the streams the layer before has made; gives that of the next one.
+    fn layer(
+        &mut self,
+        l: usize,
+        kind: LayerKind,
+        streams: TensorId,
+        mix: Option<TensorId>,
+    ) -> Result<Option<TensorId>> {
+        let layer = format!("layers.{l}");
+        let (attn, ffn) = (format!("{layer}.hc_attn"), format!("{layer}.hc_ffn"));
+        let next = (l + 1 < self.c.layers.len()).then(|| format!("layers.{}.hc_attn", l + 1));
+
+        let norm = format!("{layer}.attn_norm.weight");
+        let (x, coef) = self.hc_pre(streams, mix, &attn, &norm)?;
+        let block = self.attention(x, l, kind)?;
+        let mix = self.hc_post(streams, coef, block, Some(&ffn))?;
+
+        let norm = format!("{layer}.ffn_norm.weight");
+        let (x, coef) = self.hc_pre(streams, mix, &ffn, &norm)?;
+        let block = self.routed(x, l)?;
+        self.hc_post(streams, coef, block, next.as_deref())
+    }
+
+    /// The mixing matrix of a sub-layer: small, and read while the streams are written.
+    fn hc_mixer(&mut self, hc: &str) -> Result<TensorId> {
+        let (n, hidden) = (self.c.hc_mult, self.c.hidden);
+        self.w.table(&mut self.g, &format!("{hc}_fn"), (2 + n) * n, n * hidden)
+    }
+
+    /// Collapses the streams, with their mix if there is one yet, into a sub-layer's normed input; also
+    /// the coefficients to go back.
     fn hc_pre(
         &mut self,
         streams: TensorId,
+        mix: Option<TensorId>,
         hc: &str,
-        layer: &str,
         norm: &str,
     ) -> Result<(TensorId, TensorId)> {
         let (n, c) = (self.c.hc_mult, self.c);
-        let mix = self.linear(streams, &format!("{hc}_fn"), (2 + n) * n)?;
+        let mix = match mix {
+            Some(mix) => mix,
+            None => {
+                let w = self.hc_mixer(hc)?;
+                self.multiply(streams, w, Extra::default())
+            }
+        };
         let base = self.vector(&format!("{hc}_base"), (2 + n) * n)?;
         let scale = self.vector(&format!("{hc}_scale"), 3)?;
-        let norm = self.vector(&format!("{layer}.{norm}.weight"), c.hidden)?;
+        let norm = self.vector(norm, c.hidden)?;
         let (iters, hc_eps, eps) = (c.hc_iters, c.hc_eps, c.eps);
         let pre = MhcPre { streams, mix, base, scale, norm, n, iters, hc_eps, eps };
         Ok(ops::mhc_pre(&mut self.g, pre))
+    }
+
+    /// Writes a sub-layer's output into the streams; gives their mix for the next one, if there is one.
+    fn hc_post(
+        &mut self,
+        streams: TensorId,
+        coef: TensorId,
+        block: TensorId,
+        next: Option<&str>,
+    ) -> Result<Option<TensorId>> {
+        let post = MhcPost { streams, coef, block, n: self.c.hc_mult };
+        let Some(next) = next else {
+            ops::mhc_post(&mut self.g, post);
+            return Ok(None);
+        };
+        let w = self.hc_mixer(next)?;
+        Ok(Some(ops::mhc_post_mix(&mut self.g, post, w)))
     }
 
     /// Collapses the streams for the last time, into the head's normed input.
@@ -120,51 +197,81 @@ impl Builder<'_, '_, V4Config> {
     fn attention(&mut self, x: TensorId, l: usize, kind: LayerKind) -> Result<TensorId> {
         let c = self.c;
         let p = format!("layers.{l}.attn");
-        let (slots, chunk) = (self.capacity.slots, self.capacity.chunk);
-        let rope = self.rope_of(kind, None);
+        let indexer = format!("{p}.indexer");
+        let (rows, rope, pooling) = (self.rows, self.rope_of(kind, None), Pooling::of(kind));
+        let (full, picks) = (c.qat == Qat::Full, matches!(kind, LayerKind::Csa { .. }));
 
-        let full = c.qat == Qat::Full;
+        // All that is made of the layer's input.
         let narrow = self.narrow(x, full);
-        let qr = self.linear(narrow, &format!("{p}.wq_a.weight"), c.q_lora)?;
-        let qr = self.norm(qr, &format!("{p}.q_norm.weight"), c.eps)?;
-        let qr = self.narrow(qr, full);
-        let q = self.linear(qr, &format!("{p}.wq_b.weight"), c.heads * c.head_dim)?;
-        ops::head_rope(&mut self.g, HeadRope::new(q, rope, c.heads).normed(c.eps));
-
-        let kv = self.linear(narrow, &format!("{p}.wkv.weight"), c.head_dim)?;
-        let kv = self.norm(kv, &format!("{p}.kv_norm.weight"), c.eps)?;
-        ops::head_rope(&mut self.g, HeadRope::new(kv, rope, 1));
-        if let Some(r) = self.kept() {
-            ops::act_round_in_place(&mut self.g, kv, r);
+        let mut parts = vec![
+            (narrow, vec![(format!("{p}.wq_a"), c.q_lora)]),
+            (narrow, vec![(format!("{p}.wkv"), c.head_dim)]),
+        ];
+        let mut pools = vec![];
+        if let Some(pooling) = pooling {
+            pools.push((format!("{p}.compressor"), c.head_dim));
+            if picks {
+                pools.push((format!("{indexer}.compressor"), c.index_dim));
+            }
+            parts.push((x, pooling.matrices(&pools)));
         }
+        if picks {
+            parts.push((x, vec![(format!("{indexer}.weights_proj"), c.index_heads)]));
+        }
+        let made = self.project_each(&parts)?;
+        let (qr, latent) = (made[0], made[1]);
+
+        let norm = self.vector(&format!("{p}.q_norm.weight"), c.q_lora)?;
+        let qr = ops::rms_norm(&mut self.g, qr, norm, c.eps);
+        let qr = self.narrow(qr, full);
+        let mut parts = vec![(qr, vec![(format!("{p}.wq_b"), c.heads * c.head_dim)])];
+        if picks {
+            let outputs = c.index_heads * c.index_dim;
+            parts.push((qr, vec![(format!("{indexer}.wq_b"), outputs)]));
+        }
+        // Queries of the indexer that are rounded have a tensor for themselves.
+        let at_once = if full { 1 } else { 2 };
+        let mut queries = vec![];
+        for parts in parts.chunks(at_once) {
+            queries.extend(self.project_each(parts)?);
+        }
+        let (q, index_q) = (queries[0].of, queries.get(1).copied());
+
         // Long enough that a whole chunk can be written before any of its rows looks back.
         let window = c.window.min(self.capacity.context);
-        let cap = window + chunk;
-        let ring = self.g.state(format!("{p}.window"), slots * cap, c.head_dim);
-        ops::ring_write(&mut self.g, self.rows, kv, ring, cap, None);
+        let cap = window + self.capacity.chunk;
+        let ring = self.g.state(format!("{p}.window"), self.capacity.slots * cap, c.head_dim);
+        let norm = self.vector(&format!("{p}.kv_norm.weight"), c.head_dim)?;
+        let beside = index_q.is_some_and(|i| i.of == q);
+        let (table, heads, eps) = (rope, c.heads, c.eps);
+        let index_heads = if beside { c.index_heads } else { 0 };
+        ops::latent_keep(
+            &mut self.g,
+            LatentKeep { rows, q, heads, index_heads, latent, norm, table, ring, cap, eps },
+        );
+        if let Some(r) = self.kept() {
+            ops::act_round_closed(&mut self.g, ring, Closed { rows, entries: cap, ratio: 1 }, r);
+        }
 
-        let compressed = match kind {
-            LayerKind::Window => None,
-            LayerKind::Hca { ratio } => {
-                let r = self.kept();
-                let cache = self.compress(x, &format!("{p}.compressor"), c.head_dim, kind, r)?;
-                let entries = self.entries(ratio);
-                Some(Compressed { cache, entries, ratio, select: None })
+        let mut compressed = None;
+        if let Some(pooling) = pooling {
+            let caches = self.compress(&p, made[2], &pools, kind, pooling)?;
+            let mut select = None;
+            if let Some(q) = index_q {
+                if !beside {
+                    self.index_queries(q.of, rope);
+                }
+                select = Some(self.pick(q, made[3], caches[1], pooling.ratio));
             }
-            LayerKind::Csa { ratio } => {
-                let r = self.kept();
-                let cache = self.compress(x, &format!("{p}.compressor"), c.head_dim, kind, r)?;
-                let select = self.index(x, qr, &format!("{p}.indexer"), rope, kind)?;
-                let entries = self.entries(ratio);
-                Some(Compressed { cache, entries, ratio, select: Some(select) })
-            }
-        };
+            let (cache, ratio, entries) = (caches[0], pooling.ratio, self.entries(pooling.ratio));
+            compressed = Some(Compressed { cache, entries, ratio, select });
+        }
         let sinks = self.vector(&format!("{p}.attn_sink"), c.heads)?;
-        let (rows, heads, scale) = (self.rows, c.heads, (c.head_dim as f32).sqrt().recip());
-        let attention = Attention { rows, q, ring, cap, window, compressed, sinks, heads, scale };
-        let o = ops::attention(&mut self.g, attention);
-        // The values were rotated with the keys; this takes the query's own rotation out again.
-        ops::head_rope(&mut self.g, HeadRope::new(o, rope, c.heads).inverse());
+        let scale = (c.head_dim as f32).sqrt().recip();
+        let o = ops::attention(
+            &mut self.g,
+            Attention { rows, q, table, ring, cap, window, compressed, sinks, heads, scale },
+        );
 
         let groups = c.o_groups;
         let extra = Extra { groups, ..Extra::default() };
@@ -191,75 +298,59 @@ impl Builder<'_, '_, V4Config> {
         (self.capacity.context / ratio).max(1)
     }
 
-    /// Pools windows of `ratio` tokens into entries of width `dim`, rounded if so told; gives the
-    /// cache they go to.
+    /// Pools windows of tokens, `x` being what the compressors called `pools` made of the layer's input,
+    /// into entries of their widths: attention's, then the indexer's. Gives the caches they go to.
     fn compress(
         &mut self,
-        x: TensorId,
         p: &str,
-        dim: usize,
+        x: Columns,
+        pools: &[(String, usize)],
         kind: LayerKind,
-        rounding: Option<ActRound>,
-    ) -> Result<TensorId> {
-        let (ratio, overlap) = match kind {
-            LayerKind::Csa { ratio } => (ratio, true),
-            LayerKind::Hca { ratio } => (ratio, false),
-            LayerKind::Window => unreachable!("a window layer compresses nothing"),
-        };
-        let series = if overlap { 2 } else { 1 };
-        let (slots, width) = (self.capacity.slots, series * dim);
+        pooling: Pooling,
+    ) -> Result<Vec<TensorId>> {
+        let Pooling { ratio, overlap } = pooling;
+        let (rows, slots, entries) = (self.rows, self.capacity.slots, self.entries(ratio));
         // The windows a chunk closes may begin before it.
-        let cap = series * ratio + self.capacity.chunk;
-        let entries = self.entries(ratio);
+        let cap = pooling.series() * ratio + self.capacity.chunk;
+        let columns = pooling.matrices(pools).iter().map(|m| m.1).sum();
+        let ring = self.g.state(format!("{p}.pooled"), slots * cap, columns);
 
-        let kv = self.linear(x, &format!("{p}.wkv.weight"), width)?;
-        let score = self.linear(x, &format!("{p}.wgate.weight"), width)?;
-        let ape = self.w.table(&mut self.g, &format!("{p}.ape"), ratio, width)?;
-        let kv_ring = self.g.state(format!("{p}.kv"), slots * cap, width);
-        let score_ring = self.g.state(format!("{p}.score"), slots * cap, width);
-        let (g, rows) = (&mut self.g, self.rows);
-        ops::ring_write(g, rows, kv, kv_ring, cap, None);
-        ops::ring_write(g, rows, score, score_ring, cap, Some((ape, ratio)));
-
-        let norm = self.vector(&format!("{p}.norm.weight"), dim)?;
-        let table = self.rope_of(kind, Some(ratio));
-        let cache = self.g.state(format!("{p}.entries"), slots * entries, dim);
-        let (kv, score, eps) = (kv_ring, score_ring, self.c.eps);
-        ops::compress(
-            &mut self.g,
-            Compress { rows, kv, score, norm, table, cache, cap, entries, ratio, overlap, eps },
-        );
-        if let Some(r) = rounding {
-            ops::act_round_closed(&mut self.g, cache, Closed { rows, entries, ratio }, r);
+        let (mut weights, mut caches) = (vec![], vec![]);
+        for (pool, dim) in pools {
+            weights.push((format!("{pool}.ape"), ratio * pooling.series() * dim));
+            weights.push((format!("{pool}.norm.weight"), *dim));
+            caches.push(self.g.state(format!("{pool}.entries"), slots * entries, *dim));
         }
-        Ok(cache)
+        let weights = self.w.joined(&mut self.g, weights)?;
+        let (table, eps) = (self.rope_of(kind, Some(ratio)), self.c.eps);
+        let all = caches.clone();
+        let c =
+            Compress { rows, x, weights, table, ring, caches, cap, entries, ratio, overlap, eps };
+        ops::compress(&mut self.g, c);
+        for (cache, rounding) in all.iter().zip([self.kept(), self.indexed(1)]) {
+            if let Some(r) = rounding {
+                ops::act_round_closed(&mut self.g, *cache, Closed { rows, entries, ratio }, r);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Readies queries of the indexer that have a tensor for themselves.
+    fn index_queries(&mut self, q: TensorId, rope: TensorId) {
+        let heads = self.c.index_heads;
+        ops::head_rope(&mut self.g, HeadRope::new(q, rope, heads));
+        if let Some(r) = self.indexed(heads) {
+            ops::act_round_in_place(&mut self.g, q, r);
+        }
     }
 
     /// The lightning indexer: which compressed entries each row attends to.
-    fn index(
-        &mut self,
-        x: TensorId,
-        qr: TensorId,
-        p: &str,
-        rope: TensorId,
-        kind: LayerKind,
-    ) -> Result<TensorId> {
-        let LayerKind::Csa { ratio } = kind else {
-            unreachable!("only CSA layers have an indexer")
-        };
-        let c = self.c;
-        let r = self.indexed(1);
-        let keys = self.compress(x, &format!("{p}.compressor"), c.index_dim, kind, r)?;
-        let q = self.linear(qr, &format!("{p}.wq_b.weight"), c.index_heads * c.index_dim)?;
-        ops::head_rope(&mut self.g, HeadRope::new(q, rope, c.index_heads));
-        if let Some(r) = self.indexed(c.index_heads) {
-            ops::act_round_in_place(&mut self.g, q, r);
-        }
-        let weights = self.linear(x, &format!("{p}.weights_proj.weight"), c.index_heads)?;
-        let scale = ((c.index_dim * c.index_heads) as f32).sqrt().recip();
-        let (rows, entries) = (self.rows, self.entries(ratio));
-        let scores = IndexScores { rows, q, weights, keys, entries, ratio, scale };
-        Ok(ops::index_topk(&mut self.g, scores, c.index_topk.min(entries)))
+    fn pick(&mut self, q: Columns, weights: Columns, keys: TensorId, ratio: usize) -> TensorId {
+        let (c, rows, entries) = (self.c, self.rows, self.entries(ratio));
+        let heads = c.index_heads;
+        let scale = ((c.index_dim * heads) as f32).sqrt().recip();
+        let scores = IndexScores { rows, q, weights, heads, keys, entries, ratio, scale };
+        ops::index_topk(&mut self.g, scores, c.index_topk.min(entries))
     }
 
     fn routed(&mut self, x: TensorId, l: usize) -> Result<TensorId> {

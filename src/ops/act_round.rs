@@ -128,7 +128,8 @@ impl ActRound {
     }
 }
 
-/// Entries of a compressed cache, of which a step closes some: see [`super::compress`].
+/// Entries of a compressed cache, of which a step closes some: see [`super::compress`]. With a ratio of
+/// 1, the places of a ring that a step writes.
 #[derive(Clone, Copy, Debug)]
 pub struct Closed {
     /// The token rows `[T, 8]`.
@@ -247,7 +248,8 @@ impl Op for Node {
                 for row in Row::all(&rows) {
                     let end = row.position as usize + 1;
                     if end.is_multiple_of(closed.ratio) {
-                        round(row.slot as usize * closed.entries + end / closed.ratio - 1);
+                        let entry = (end / closed.ratio - 1) % closed.entries;
+                        round(row.slot as usize * closed.entries + entry);
                     }
                 }
             }

@@ -7,12 +7,16 @@
 //!
 //! `o_h = sum_j e^(s_j - m) k_j / (sum_j e^(s_j - m) + e^(sink_h - m))`
 //!
-//! The keys are the ring's rows of positions `row.first..=row.last`, then the compressed entries.
+//! The keys are the ring's rows of positions `row.first..=row.last`, then the compressed entries. Since
+//! values were rotated with the keys, the query's own rotation is taken out of `o_h` again: its last `rd`
+//! dimensions turn back in neighbouring pairs, `(a, b) -> (a c + b s, b c - a s)`.
 
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
-use super::flash::{Parts, Tiles, fours};
+use super::Pairs;
+use super::flash::{Parts, Tiles, TurnBack, fours};
+use super::head_rope::turn;
 use super::row::Row;
 use crate::gpu::{Kernel, Limits, grid};
 use crate::graph::reference::Host;
@@ -37,8 +41,10 @@ pub struct Compressed {
 pub struct Attention {
     /// The token rows `[T, 8]`.
     pub rows: TensorId,
-    /// Queries `[T, H * d]`.
+    /// Queries: the first `H * d` columns. `d` is even.
     pub q: TensorId,
+    /// `[T, rd]`: each row's cosines (rd / 2), then its sines.
+    pub table: TensorId,
     /// State `[slots * cap, d]`, in which position `p` stands at `p % cap`.
     pub ring: TensorId,
     /// Ring places a sequence.
@@ -58,11 +64,13 @@ pub struct Attention {
 /// Attends from every row; returns `[T, H * d]`. The ring must hold all that the rows see, the
 /// step's own rows included.
 pub fn attention(g: &mut Graph, a: Attention) -> TensorId {
-    let (rows, cols) = (g.tensor(a.q).rows, g.tensor(a.q).cols);
-    assert_eq!(cols, a.heads * g.tensor(a.ring).cols, "attention: query columns");
+    let (rows, d, rope) = (g.tensor(a.q).rows, g.tensor(a.ring).cols, g.tensor(a.table).cols);
+    let cols = a.heads * d;
+    assert!(cols <= g.tensor(a.q).cols, "attention: query columns");
+    assert!(d.is_multiple_of(2) && rope.is_multiple_of(2) && rope <= d, "attention: dimensions");
     assert_eq!(g.tensor(a.sinks).cols, a.heads, "attention: sinks");
     let beside = a.compressed.map_or(0, |c| c.select.map_or(c.entries, |s| g.tensor(s).cols - 1));
-    let parts = Parts::new(g, a.window + beside, a.heads, cols / a.heads);
+    let parts = Parts::new(g, a.window + beside, a.heads, d);
     let out = g.scratch("attention", Elem::F32, rows, cols);
     g.push("attention", Node { a, parts, out });
     out
@@ -89,7 +97,9 @@ struct Params {
     ratio: u32,
     select_cols: u32,
     scale: f32,
-    pad: u32,
+    q_cols: u32,
+    rope: u32,
+    pad: [u32; 3],
 }
 
 impl Op for Node {
@@ -99,7 +109,7 @@ impl Op for Node {
 
     fn uses(&self) -> Vec<Use> {
         let a = &self.a;
-        let mut uses = vec![a.rows.read(), a.q.read(), a.ring.read(), a.sinks.read()];
+        let mut uses = [a.rows, a.q, a.ring, a.sinks, a.table].map(TensorId::read).to_vec();
         uses.push(self.out.write());
         if let Some(c) = &a.compressed {
             uses.push(c.cache.read());
@@ -113,6 +123,8 @@ impl Op for Node {
         let a = &self.a;
         let (rows, q, ring) = (host.u32(a.rows), host.f32(a.q), host.f32(a.ring));
         let (sinks, mut out) = (host.f32(a.sinks), host.f32_mut(self.out));
+        let (table, rope, q_cols) = (host.f32(a.table), host.cols(a.table), host.cols(a.q));
+        let table: &[f32] = &table;
         let cache = a.compressed.map(|c| host.f32(c.cache));
         let select = a.compressed.and_then(|c| c.select).map(|s| (host.u32(s), host.cols(s)));
         let d = host.cols(a.ring);
@@ -134,7 +146,9 @@ impl Op for Node {
                     }
                 }
             }
-            let q = &q[t * a.heads * d..(t + 1) * a.heads * d];
+            let q = &q[t * q_cols..][..a.heads * d];
+            let (cos, sin) = table[t * rope..(t + 1) * rope].split_at(rope / 2);
+            let back: Vec<f32> = cos.iter().copied().chain(sin.iter().map(|s| -s)).collect();
             for ((q, out), &sink) in q.chunks_exact(d).zip(out.chunks_exact_mut(d)).zip(sinks) {
                 // In f64: what this sum is off by, e^s is off by times itself.
                 let dot = |k: &[f32]| {
@@ -150,6 +164,7 @@ impl Op for Node {
                     out.iter_mut().zip(*k).for_each(|(o, k)| *o += e * k);
                 }
                 out.iter_mut().for_each(|o| *o /= total);
+                turn(out, &back, d - rope, Pairs::Interleaved.steps(rope));
             }
         };
         let outs = out.par_chunks_exact_mut(a.heads * d);
@@ -161,12 +176,14 @@ impl Op for Node {
         let dim = graph.tensor(a.ring).cols;
         let select = a.compressed.and_then(|c| c.select);
         let (entries, ratio) = a.compressed.map_or((0, 1), |c| (c.entries, c.ratio));
-        let whole = fours(&[dim]);
+        let (q_cols, rope) = (graph.tensor(a.q).cols, graph.tensor(a.table).cols);
+        let whole = fours(&[dim, q_cols]);
+        let cells = |n: usize| (if whole { n / 4 } else { n }) as u32;
         let splits = self.parts.map_or(1, |p| p.splits(limits.tuning.attention_keys()));
         let params = Params {
             heads: a.heads as u32,
             dim: dim as u32,
-            pitch: (if whole { dim / 4 } else { dim }) as u32,
+            pitch: cells(dim),
             key_fours: dim.div_ceil(4) as u32,
             value_fours: dim.div_ceil(4) as u32,
             splits: splits as u32,
@@ -175,7 +192,9 @@ impl Op for Node {
             ratio: ratio as u32,
             select_cols: select.map_or(0, |s| graph.tensor(s).cols as u32),
             scale: a.scale,
-            pad: 0,
+            q_cols: cells(q_cols),
+            rope: rope as u32,
+            pad: [0; 3],
         };
         // What a layer lacks is bound to something it has, and not read.
         let mut bindings = vec![
@@ -188,7 +207,7 @@ impl Op for Node {
         ];
         match self.parts {
             Some(p) => bindings.extend([p.sums, p.marks].map(TensorId::write)),
-            None => bindings.push(self.out.write()),
+            None => bindings.extend([self.out.write(), a.table.read()]),
         }
         let tiles = Tiles::new(a.heads, dim, limits);
         let groups = a.heads.div_ceil(tiles.queries) * splits;
@@ -196,7 +215,8 @@ impl Op for Node {
             .flag_if(whole, "FOURS")
             .flag_if(whole && limits.wide_loads, "WIDE")
             .flag_if(self.parts.is_some(), "PARTS");
-        let merge = self.parts.map(|p| p.merge(splits, graph, self.out));
+        let turn_back = TurnBack { table: a.table, rope };
+        let merge = self.parts.map(|p| p.merge(splits, graph, self.out, Some(turn_back)));
         [tiles.tell(kernel, limits)].into_iter().chain(merge).collect()
     }
 
@@ -206,7 +226,7 @@ impl Op for Node {
         let a = &self.a;
         let select = a.compressed.and_then(|c| c.select);
         let keys = select.map_or(0, |s| graph.tensor(s).cols as u64 - 1);
-        let q = (step.rows * graph.tensor(a.q).cols) as u64;
+        let q = (step.rows * a.heads * graph.tensor(a.ring).cols) as u64;
         let read = step.rows as u64 * keys * (graph.tensor(a.ring).cols as u64 + 1);
         Cost { bytes: 8 * q + 4 * read, flops: 4 * q * keys }
     }

@@ -105,7 +105,16 @@ struct MergeParams {
     heads: u32,
     dim: u32,
     splits: u32,
-    pad: u32,
+    rope: u32,
+}
+
+/// A rotation that is taken out of the results: of each head's last `rope` dimensions, by the angles of
+/// the row in a table.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TurnBack {
+    /// `[T, rope]`: each row's cosines, then its sines.
+    pub table: TensorId,
+    pub rope: usize,
 }
 
 impl Parts {
@@ -128,16 +137,24 @@ impl Parts {
     }
 
     /// The dispatch that puts them together in `out` `[T, H * dv]`.
-    pub fn merge(&self, splits: usize, graph: &Graph, out: TensorId) -> Kernel {
+    pub fn merge(
+        &self,
+        splits: usize,
+        graph: &Graph,
+        out: TensorId,
+        turn_back: Option<TurnBack>,
+    ) -> Kernel {
         let heads = self.heads;
         let params = MergeParams {
             heads: heads as u32,
             dim: (graph.tensor(out).cols / heads) as u32,
             splits: splits as u32,
-            pad: 0,
+            rope: turn_back.map_or(0, |t| t.rope as u32),
         };
-        let bindings = [self.sums.read(), self.marks.read(), out.write()];
+        let mut bindings = vec![self.sums.read(), self.marks.read(), out.write()];
+        bindings.extend(turn_back.map(|t| t.table.read()));
         Kernel::new("attention_merge", params, bindings, move |s| grid(s.rows * heads))
+            .flag_if(turn_back.is_some(), "TURN_BACK")
     }
 }
 

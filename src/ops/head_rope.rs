@@ -1,6 +1,5 @@
 //! Rotary position embedding of some dimensions of each head, in pairs:
-//! `(a, b) -> (a c - b s, a s + b c)` (Su et al. 2021, arXiv:2104.09864), optionally after scaling
-//! the whole head by `rsqrt(mean(x^2) + eps)`.
+//! `(a, b) -> (a c - b s, a s + b c)` (Su et al. 2021, arXiv:2104.09864).
 
 use bytemuck::{Pod, Zeroable};
 
@@ -40,17 +39,12 @@ pub struct HeadRope {
     pub start: Option<usize>,
     /// Which of them turn together.
     pub pairs: Pairs,
-    /// The eps of a norm of the whole head before, if there is one.
-    pub norm: Option<f32>,
-    /// Whether to turn backwards.
-    pub inverse: bool,
 }
 
 impl HeadRope {
     /// Turns the last `rd` dimensions of each head, neighbours together.
     pub fn new(x: TensorId, table: TensorId, heads: usize) -> Self {
-        let pairs = Pairs::Interleaved;
-        Self { x, table, heads, start: None, pairs, norm: None, inverse: false }
+        Self { x, table, heads, start: None, pairs: Pairs::Interleaved }
     }
 
     /// Turns the dimensions from `start` on.
@@ -64,25 +58,20 @@ impl HeadRope {
     pub fn halves(self) -> Self {
         Self { pairs: Pairs::Halves, ..self }
     }
+}
 
-    /// Scales each head by `rsqrt(mean(x^2) + eps)` before.
-    #[must_use]
-    pub fn normed(self, eps: f32) -> Self {
-        Self { norm: Some(eps), ..self }
-    }
-
-    /// Turns backwards.
-    #[must_use]
-    pub fn inverse(self) -> Self {
-        Self { inverse: true, ..self }
-    }
-
-    fn sign(&self) -> f32 {
-        if self.inverse { -1.0 } else { 1.0 }
+/// Rotates a head's dimensions from `start` on by a row of the table, in pairs of these
+/// [`steps`](Pairs::steps).
+pub(super) fn turn(head: &mut [f32], table: &[f32], start: usize, (gap, next): (usize, usize)) {
+    let (cos, sin) = table.split_at(table.len() / 2);
+    for (i, (&c, &s)) in cos.iter().zip(sin).enumerate() {
+        let at = start + i * next;
+        let (a, b) = (head[at], head[at + gap]);
+        (head[at], head[at + gap]) = (a * c - b * s, a * s + b * c);
     }
 }
 
-/// Norms, if asked to, and rotates each head in place.
+/// Rotates each head in place.
 pub fn head_rope(g: &mut Graph, r: HeadRope) {
     let (cols, rope) = (g.tensor(r.x).cols, g.tensor(r.table).cols);
     let dims = cols / r.heads;
@@ -104,8 +93,6 @@ struct Params {
     next: u32,
     rows_per_row: u32,
     rows_per_out: u32,
-    sign: f32,
-    eps: f32,
 }
 
 impl Op for HeadRope {
@@ -121,25 +108,13 @@ impl Op for HeadRope {
         let (mut x, table) = (host.f32_mut(self.x), host.f32(self.table));
         let (cols, rope) = (host.cols(self.x), host.cols(self.table));
         let dims = cols / self.heads;
-        let (start, (gap, next)) = (self.start.unwrap_or(dims - rope), self.pairs.steps(rope));
+        let (start, steps) = (self.start.unwrap_or(dims - rope), self.pairs.steps(rope));
         for (x, table) in x.chunks_exact_mut(cols).zip(table.chunks_exact(rope)) {
-            let (cos, sin) = table.split_at(rope / 2);
-            for head in x.chunks_exact_mut(dims) {
-                if let Some(eps) = self.norm {
-                    let mean = head.iter().map(|v| v * v).sum::<f32>() / dims as f32;
-                    let scale = (mean + eps).sqrt().recip();
-                    head.iter_mut().for_each(|v| *v *= scale);
-                }
-                for (i, (&c, &s)) in cos.iter().zip(sin).enumerate() {
-                    let (at, s) = (start + i * next, s * self.sign());
-                    let (a, b) = (head[at], head[at + gap]);
-                    (head[at], head[at + gap]) = (a * c - b * s, a * s + b * c);
-                }
-            }
+            x.chunks_exact_mut(dims).for_each(|head| turn(head, table, start, steps));
         }
     }
 
-    fn kernels(&self, graph: &Graph, limits: &Limits) -> Vec<Kernel> {
+    fn kernels(&self, graph: &Graph, _: &Limits) -> Vec<Kernel> {
         let (t, rope) = (graph.tensor(self.x), graph.tensor(self.table).cols);
         let (rows, heads) = (t.rows, self.heads);
         let (dims, (gap, next)) = (t.cols / heads, self.pairs.steps(rope));
@@ -152,25 +127,17 @@ impl Op for HeadRope {
             next: next as u32,
             rows_per_row: rows.per_row as u32,
             rows_per_out: rows.per_out as u32,
-            sign: self.sign(),
-            eps: self.norm.unwrap_or_default(),
         };
         let kernel =
             Kernel::new("head_rope", params, self.uses(), move |s| grid(rows.at(s) * heads));
-        vec![match self.norm {
-            Some(_) => kernel.flag("NORM").reduces(limits, 64),
-            // A lane a pair of the usual 64 rotated dimensions; there is nothing else to do.
-            None => kernel.constant("WG", 32),
-        }]
+        vec![kernel]
     }
 
     fn cost(&self, graph: &Graph, step: StepSize) -> Cost {
         let (t, rope) = (graph.tensor(self.x), graph.tensor(self.table).cols);
         let heads = (t.rows.at(step) * self.heads) as u64;
-        let (dims, rope) = ((t.cols / self.heads) as u64, rope as u64);
-        let touched = if self.norm.is_some() { dims } else { rope };
-        let norm = if self.norm.is_some() { 3 * dims } else { 0 };
+        let rope = rope as u64;
         let table = t.rows.at(step) as u64 * rope;
-        Cost { bytes: 4 * (2 * heads * touched + table), flops: heads * (norm + 3 * rope) }
+        Cost { bytes: 4 * (2 * heads * rope + table), flops: 3 * heads * rope }
     }
 }

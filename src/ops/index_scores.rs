@@ -5,6 +5,7 @@
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
+use super::Columns;
 use super::flash::fours;
 use super::row::{Part, Row};
 use crate::gpu::{Kernel, Limits, grid};
@@ -16,10 +17,12 @@ use crate::graph::{Cost, Elem, Extent, Graph, Op, StepSize, TensorId, Use};
 pub struct IndexScores {
     /// The token rows `[T, 8]`.
     pub rows: TensorId,
-    /// `[T, Hi * di]`.
-    pub q: TensorId,
-    /// `[T, Hi]`: the heads' weights, before `scale`.
-    pub weights: TensorId,
+    /// `Hi * di` columns a row.
+    pub q: Columns,
+    /// `Hi` columns a row: the heads' weights, before `scale`.
+    pub weights: Columns,
+    /// Hi.
+    pub heads: usize,
     /// State `[slots * entries, di]`.
     pub keys: TensorId,
     /// Cache places a sequence.
@@ -39,8 +42,9 @@ pub fn index_scores(g: &mut Graph, i: IndexScores) -> TensorId {
 
 /// The scores of a part of the rows, in `out` from its first row on.
 pub(super) fn score_part(g: &mut Graph, i: IndexScores, part: Part, out: TensorId) {
-    let heads = g.tensor(i.weights).cols;
-    assert_eq!(g.tensor(i.q).cols, heads * g.tensor(i.keys).cols, "index_scores: query columns");
+    let (q, weights) = (g.tensor(i.q.of).cols, g.tensor(i.weights.of).cols);
+    assert!(i.q.at + i.heads * g.tensor(i.keys).cols <= q, "index_scores: query columns");
+    assert!(i.weights.at + i.heads <= weights, "index_scores: columns of weights");
     g.push("index_scores", Node { i, part, out });
 }
 
@@ -61,6 +65,10 @@ struct Params {
     ratio: u32,
     part: [u32; 2],
     scale: f32,
+    q_cols: u32,
+    q_at: u32,
+    weights_cols: u32,
+    weights_at: u32,
 }
 
 /// Entries a workgroup: the shader's `WG * KEYS`.
@@ -73,24 +81,28 @@ impl Op for Node {
 
     fn uses(&self) -> Vec<Use> {
         let i = &self.i;
-        vec![i.rows.read(), i.q.read(), i.weights.read(), i.keys.read(), self.part.writes(self.out)]
+        let read = [i.rows, i.q.of, i.weights.of, i.keys].map(TensorId::read);
+        read.into_iter().chain([self.part.writes(self.out)]).collect()
     }
 
     fn reference(&self, host: &Host<'_>) {
         let i = &self.i;
-        let (rows, q, weights) = (host.u32(i.rows), host.f32(i.q), host.f32(i.weights));
+        let (rows, q, weights) = (host.u32(i.rows), host.f32(i.q.of), host.f32(i.weights.of));
         let (keys, mut out) = (host.f32(i.keys), host.f32_mut(self.out));
-        let (heads, dim) = (host.cols(i.weights), host.cols(i.keys));
+        let (heads, dim) = (i.heads, host.cols(i.keys));
+        let (q_cols, weights_cols) = (host.cols(i.q.of), host.cols(i.weights.of));
         let (q, weights, keys) = (&*q, &*weights, &*keys);
         let part = self.part.rows(host.step);
         let of_row = |(t, (row, out)): (usize, (&Row, &mut [f32]))| {
             let t = part.start + t;
+            let q = &q[t * q_cols + i.q.at..][..heads * dim];
+            let weights = &weights[t * weights_cols + i.weights.at..][..heads];
             for (s, out) in out[..row.visible(i.ratio)].iter_mut().enumerate() {
                 let k = &keys[(row.slot as usize * i.entries + s) * dim..][..dim];
                 *out = 0.0;
-                for h in t * heads..(t + 1) * heads {
-                    let dot: f32 = q[h * dim..].iter().zip(k).map(|(q, k)| q * k).sum();
-                    *out += i.scale * weights[h] * dot.max(0.0);
+                for (q, w) in q.chunks_exact(dim).zip(weights) {
+                    let dot: f32 = q.iter().zip(k).map(|(q, k)| q * k).sum();
+                    *out += i.scale * w * dot.max(0.0);
                 }
             }
         };
@@ -101,19 +113,25 @@ impl Op for Node {
     fn kernels(&self, graph: &Graph, limits: &Limits) -> Vec<Kernel> {
         let i = &self.i;
         let dim = graph.tensor(i.keys).cols;
-        let whole = fours(&[dim]);
+        let (q_cols, weights_cols) = (graph.tensor(i.q.of).cols, graph.tensor(i.weights.of).cols);
+        let whole = fours(&[dim, q_cols, i.q.at]);
+        let cells = |n: usize| (if whole { n / 4 } else { n }) as u32;
         let params = Params {
-            heads: graph.tensor(i.weights).cols as u32,
+            heads: i.heads as u32,
             dim: dim as u32,
-            pitch: (if whole { dim / 4 } else { dim }) as u32,
+            pitch: cells(dim),
             entries: i.entries as u32,
             ratio: i.ratio as u32,
             part: self.part.params(),
             scale: i.scale,
+            q_cols: cells(q_cols),
+            q_at: cells(i.q.at),
+            weights_cols: weights_cols as u32,
+            weights_at: i.weights.at as u32,
         };
         let (part, blocks) = (self.part, i.entries.div_ceil(BLOCK));
         let serial = limits.serial_lanes as usize;
-        let heads = graph.tensor(i.weights).cols.next_power_of_two().clamp(serial, serial.max(16));
+        let heads = i.heads.next_power_of_two().clamp(serial, serial.max(16));
         let kernel = Kernel::new("index_scores", params, self.uses(), move |s| {
             grid(part.rows(s).len() * blocks)
         });
@@ -130,7 +148,7 @@ impl Op for Node {
 
     /// The queries and weights; how many keys are read depends on the rows' positions.
     fn cost(&self, graph: &Graph, step: StepSize) -> Cost {
-        let cols = graph.tensor(self.i.q).cols + graph.tensor(self.i.weights).cols;
+        let cols = self.i.heads * (graph.tensor(self.i.keys).cols + 1);
         Cost { bytes: 4 * (self.part.rows(step).len() * cols) as u64, flops: 0 }
     }
 }

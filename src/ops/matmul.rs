@@ -331,7 +331,9 @@ pub(super) fn operand(host: &Host<'_>, x: TensorId, w: TensorId, norm: Option<No
     let mut numbers = numbers(host, x, w);
     if let Some(n) = norm {
         let weight = host.f32(n.weight);
-        numbers.chunks_exact_mut(weight.len()).for_each(|row| normalise(row, &weight, n.eps));
+        for row in numbers.chunks_exact_mut(host.cols(x)) {
+            normalise(&mut row[n.of.at..][..weight.len()], &weight, n.eps);
+        }
     }
     numbers
 }
@@ -470,8 +472,10 @@ impl Op for Matmul {
                 let whole = self.slices.x.at == 0 && w.cols == x.cols;
                 let worth = self.slices.outputs <= NORMED_OUTPUTS;
                 let able = norm.to == self.x && self.norm.is_none() && whole && worth;
+                let x = Slice { step: self.slices.x.step, at: norm.of.at };
+                let slices = Slices { x, ..self.slices };
                 able.then(|| -> Box<dyn Op> {
-                    Box::new(Self { x: norm.of, norm: Some(norm), ..self.clone() })
+                    Box::new(Self { x: norm.of.of, slices, norm: Some(norm), ..self.clone() })
                 })
             }
             Part::Gate(gate) => {
@@ -482,7 +486,7 @@ impl Op for Matmul {
                     Box::new(MatmulGated { x: self.x, w: self.w, gate, norm: self.norm })
                 })
             }
-            Part::EightBits(_) => None,
+            Part::EightBits(_) | Part::Sum(_) => None,
         }
     }
 

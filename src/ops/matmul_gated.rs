@@ -47,8 +47,9 @@ impl Op for MatmulGated {
         match part {
             Part::Norm(norm) if norm.to == self.x && self.norm.is_none() => {
                 let worth = graph.tensor(self.w).rows.fixed <= NORMED_OUTPUTS;
-                worth.then(|| -> Box<dyn Op> {
-                    Box::new(Self { x: norm.of, norm: Some(norm), ..self.clone() })
+                let whole = graph.tensor(norm.of.of).cols == graph.tensor(norm.to).cols;
+                (worth && whole).then(|| -> Box<dyn Op> {
+                    Box::new(Self { x: norm.of.of, norm: Some(norm), ..self.clone() })
                 })
             }
             _ => None,

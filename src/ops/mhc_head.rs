@@ -79,6 +79,8 @@ impl Op for Head {
             iters: 0,
             hc_eps: self.p.hc_eps,
             eps: self.p.eps,
+            parts: 0,
+            pad: 0,
         };
         vec![
             Kernel::new("mhc_head", params, self.uses(), move |s| grid(rows.at(s)))

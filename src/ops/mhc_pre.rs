@@ -26,7 +26,8 @@ pub const MOST_STREAMS: usize = 8;
 pub struct MhcPre {
     /// `[T, N * D]`: the residual streams, one after another in each row.
     pub streams: TensorId,
-    /// `[T, (2 + N) * N]`: the streams times the mixing matrix, before any norm.
+    /// `[T, (2 + N) * N]`: the streams times the mixing matrix, before any norm. Or what
+    /// [`super::mhc_post_mix`] made of parts of them: these products of each, and the sum of its squares.
     pub mix: TensorId,
     /// `[1, (2 + N) * N]`, a weight.
     pub base: TensorId,
@@ -49,7 +50,8 @@ pub struct MhcPre {
 pub fn mhc_pre(g: &mut Graph, p: MhcPre) -> (TensorId, TensorId) {
     let (rows, cols) = (g.tensor(p.streams).rows, g.tensor(p.streams).cols / p.n);
     assert!((1..=MOST_STREAMS).contains(&p.n) && p.iters > 0, "mhc_pre: {p:?}");
-    assert_eq!(g.tensor(p.mix).cols, (2 + p.n) * p.n, "mhc_pre: mix");
+    let (mix, mixes) = (g.tensor(p.mix).cols, (2 + p.n) * p.n);
+    assert!(mix == mixes || mix.is_multiple_of(mixes + 1), "mhc_pre: mix");
     let y = g.scratch("mhc_input", Elem::F32, rows, cols);
     let coef = g.scratch("mhc_coef", Elem::F32, rows, p.n + p.n * p.n);
     g.push("mhc_pre", Pre { p, y, coef });
@@ -73,6 +75,15 @@ pub(super) struct Params {
     pub iters: u32,
     pub hc_eps: f32,
     pub eps: f32,
+    pub parts: u32,
+    pub pad: u32,
+}
+
+impl Pre {
+    /// The parts in which there is a mix; 0 if it is whole.
+    fn parts(&self, graph: &Graph) -> usize {
+        graph.tensor(self.p.mix).cols / ((2 + self.p.n) * self.p.n + 1)
+    }
 }
 
 impl Op for Pre {
@@ -94,10 +105,21 @@ impl Op for Pre {
         let (base, scale, norm) = (host.f32(p.base), host.f32(p.scale), host.f32(p.norm));
         let (mut y, mut coef) = (host.f32_mut(self.y), host.f32_mut(self.coef));
         let cols = host.cols(self.y);
-        let inputs = streams.chunks_exact(n * cols).zip(mix.chunks_exact((2 + n) * n));
+        let inputs = streams.chunks_exact(n * cols).zip(mix.chunks_exact(host.cols(p.mix)));
+        let parts = self.parts(host.graph);
         let outputs = y.chunks_exact_mut(cols).zip(coef.chunks_exact_mut(n + n * n));
         for ((x, mix), (y, coef)) in inputs.zip(outputs) {
-            let unit = rms_scale(x, eps);
+            let (mix, unit) = match parts {
+                0 => (mix.to_vec(), rms_scale(x, eps)),
+                _ => {
+                    let mut sums = vec![0.0; (2 + n) * n + 1];
+                    for part in mix.chunks_exact(sums.len()) {
+                        sums.iter_mut().zip(part).for_each(|(sum, v)| *sum += v);
+                    }
+                    let square = sums.pop().unwrap_or_default();
+                    (sums, (square / x.len() as f32 + eps).sqrt().recip())
+                }
+            };
             let m = |k: usize, s: usize| mix[k] * unit * scale[s] + base[k];
             let pre: Vec<f32> = (0..n).map(|i| sigmoid(m(i, 0)) + p.hc_eps).collect();
             let (post, square) = coef.split_at_mut(n);
@@ -122,6 +144,8 @@ impl Op for Pre {
             iters: self.p.iters as u32,
             hc_eps: self.p.hc_eps,
             eps: self.p.eps,
+            parts: self.parts(graph) as u32,
+            pad: 0,
         };
         vec![
             Kernel::new("mhc_pre", params, self.uses(), move |s| grid(rows.at(s)))
@@ -133,7 +157,7 @@ impl Op for Pre {
     fn cost(&self, graph: &Graph, step: StepSize) -> Cost {
         let (y, n) = (graph.tensor(self.y), self.p.n as u64);
         let (rows, cols) = (y.rows.at(step) as u64, y.cols as u64);
-        let small = (2 + n) * n + n + n * n;
+        let small = graph.tensor(self.p.mix).cols as u64 + n + n * n;
         let sinkhorn = 4 * n * n * self.p.iters as u64;
         Cost {
             bytes: 4 * rows * ((n + 1) * cols + small) + 4 * cols,

@@ -6,6 +6,7 @@
 mod act_round;
 mod attention;
 mod causal_attention;
+mod columns;
 mod combine;
 mod compress;
 mod copy_columns;
@@ -16,6 +17,7 @@ mod gather;
 mod gelu;
 mod head_rope;
 mod index_scores;
+mod latent_keep;
 mod layer_norm;
 mod matmul;
 mod matmul_gated;
@@ -42,6 +44,7 @@ pub use act_round::{
 };
 pub use attention::{Attention, Compressed, attention};
 pub use causal_attention::{CausalAttention, causal_attention};
+pub use columns::Columns;
 pub use combine::combine;
 pub use compress::{Compress, compress};
 pub use copy_columns::{CopyColumns, copy_columns};
@@ -51,6 +54,7 @@ pub use gather::gather;
 pub use gelu::gelu;
 pub use head_rope::{HeadRope, Pairs, head_rope};
 pub use index_scores::{IndexScores, index_scores};
+pub use latent_keep::{LatentKeep, latent_keep};
 pub use layer_norm::layer_norm;
 pub use matmul::{
     Chosen, EXPERT_TILE, Extra, FEW_ROWS, Slice, Slices, expert_down, expert_gate_up, matmul,
@@ -58,7 +62,7 @@ pub use matmul::{
 };
 pub use matmul_transposed::matmul_transposed;
 pub use mhc_head::{MhcHead, mhc_head};
-pub use mhc_post::mhc_post;
+pub use mhc_post::{MhcPost, mhc_post, mhc_post_mix};
 pub use mhc_pre::{MOST_STREAMS, MhcPre, mhc_pre};
 pub use quantize_activations::{CodeOrder, EIGHT_BIT_GROUP, quantize_activations};
 pub use ring_write::ring_write;

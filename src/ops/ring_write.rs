@@ -1,5 +1,5 @@
-//! Puts each token row into its sequence's ring: `ring[slot * cap + p % cap] = src (+ add[p % ratio])`
-//! with `slot` and `p` the row's sequence and position.
+//! Puts each token row into its sequence's ring: `ring[slot * cap + p % cap] = src` with `slot` and `p`
+//! the row's sequence and position.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -8,21 +8,13 @@ use crate::gpu::{Kernel, Limits, grid};
 use crate::graph::reference::Host;
 use crate::graph::{Cost, Graph, Op, StepSize, TensorId, Use};
 
-/// Writes `src` `[T, C]` into the state `ring` `[slots * cap, C]`. With `add = Some((ape, ratio))`
-/// row `p % ratio` of the weight `ape` `[ratio, C]` (f32) is added to a row of position `p`.
+/// Writes `src` `[T, C]` into the state `ring` `[slots * cap, C]`.
 ///
 /// A step must not hold more than `cap` rows of one sequence: which of two rows that share a place
 /// wins would be left to chance.
-pub fn ring_write(
-    g: &mut Graph,
-    rows: TensorId,
-    src: TensorId,
-    ring: TensorId,
-    cap: usize,
-    add: Option<(TensorId, usize)>,
-) {
+pub fn ring_write(g: &mut Graph, rows: TensorId, src: TensorId, ring: TensorId, cap: usize) {
     assert_eq!(g.tensor(src).cols, g.tensor(ring).cols, "ring_write: columns");
-    g.push("ring_write", RingWrite { rows, src, ring, cap, add });
+    g.push("ring_write", RingWrite { rows, src, ring, cap });
 }
 
 #[derive(Debug)]
@@ -31,7 +23,6 @@ struct RingWrite {
     src: TensorId,
     ring: TensorId,
     cap: usize,
-    add: Option<(TensorId, usize)>,
 }
 
 #[repr(C)]
@@ -39,8 +30,7 @@ struct RingWrite {
 struct Params {
     cols: u32,
     cap: u32,
-    ratio: u32,
-    add_stride: u32,
+    pad: [u32; 2],
 }
 
 impl Op for RingWrite {
@@ -49,9 +39,7 @@ impl Op for RingWrite {
     }
 
     fn uses(&self) -> Vec<Use> {
-        let mut uses = vec![self.rows.read(), self.src.read(), self.ring.update()];
-        uses.extend(self.add.map(|(ape, _)| ape.read()));
-        uses
+        vec![self.rows.read(), self.src.read(), self.ring.update()]
     }
 
     fn reference(&self, host: &Host<'_>) {
@@ -61,33 +49,18 @@ impl Op for RingWrite {
         for (row, src) in Row::all(&rows).iter().zip(src.chunks_exact(cols)) {
             let (slot, p) = (row.slot as usize, row.position as usize);
             let at = (slot * self.cap + p % self.cap) * cols;
-            let out = &mut ring[at..at + cols];
-            out.copy_from_slice(src);
-            if let Some((ape, ratio)) = self.add {
-                let ape = host.f32(ape);
-                let ape = &ape[p % ratio * cols..][..cols];
-                out.iter_mut().zip(ape).for_each(|(o, a)| *o += a);
-            }
+            ring[at..at + cols].copy_from_slice(src);
         }
     }
 
     fn kernels(&self, graph: &Graph, _: &Limits) -> Vec<Kernel> {
-        let (ratio, add_stride) =
-            self.add.map_or((1, 0), |(ape, ratio)| (ratio, graph.tensor(ape).stride()));
-        let params = Params {
-            cols: graph.tensor(self.src).cols as u32,
-            cap: self.cap as u32,
-            ratio: ratio as u32,
-            add_stride: add_stride as u32,
-        };
-        vec![
-            Kernel::new("ring_write", params, self.uses(), |s| grid(s.rows))
-                .flag_if(self.add.is_some(), "ADD"),
-        ]
+        let cols = graph.tensor(self.src).cols as u32;
+        let params = Params { cols, cap: self.cap as u32, pad: [0; 2] };
+        vec![Kernel::new("ring_write", params, self.uses(), |s| grid(s.rows))]
     }
 
     fn cost(&self, graph: &Graph, step: StepSize) -> Cost {
         let n = (step.rows * graph.tensor(self.src).cols) as u64;
-        Cost { bytes: 8 * n, flops: if self.add.is_some() { n } else { 0 } }
+        Cost { bytes: 8 * n, flops: 0 }
     }
 }

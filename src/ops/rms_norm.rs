@@ -3,15 +3,17 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::Columns;
 use super::quantize_activations::{EIGHT_BIT_GROUP, flag_eight_bits, quantize};
 use crate::gpu::{Kernel, Limits, grid};
 use crate::graph::reference::Host;
 use crate::graph::{Cost, EightBits, Elem, Graph, Norm, Op, Part, StepSize, TensorId, Use};
 
-/// Normalises each row of `x` `[n, cols]` and scales it by `weight` `[1, cols]`.
-pub fn rms_norm(g: &mut Graph, x: TensorId, weight: TensorId, eps: f32) -> TensorId {
-    let (rows, cols) = (g.tensor(x).rows, g.tensor(x).cols);
-    assert_eq!(g.tensor(weight).cols, cols, "rms_norm: weight");
+/// Normalises `cols` columns of each row of `x` and scales them by `weight` `[1, cols]`: `[n, cols]`.
+pub fn rms_norm(g: &mut Graph, x: impl Into<Columns>, weight: TensorId, eps: f32) -> TensorId {
+    let x = x.into();
+    let (rows, cols) = (g.tensor(x.of).rows, g.tensor(weight).cols);
+    assert!(x.at + cols <= g.tensor(x.of).cols, "rms_norm: weight");
     let y = g.scratch("norm", Elem::F32, rows, cols);
     g.push("norm", RmsNorm { x, weight, y: Some(y), eight_bits: None, cols, eps });
     y
@@ -20,14 +22,14 @@ pub fn rms_norm(g: &mut Graph, x: TensorId, weight: TensorId, eps: f32) -> Tenso
 /// The same in place, on the first `cols` columns of `x`.
 pub fn rms_norm_part(g: &mut Graph, x: TensorId, weight: TensorId, eps: f32, cols: usize) {
     assert!(g.tensor(weight).cols == cols && cols <= g.tensor(x).cols, "rms_norm_part: weight");
-    g.push("norm", RmsNorm { x, weight, y: None, eight_bits: None, cols, eps });
+    g.push("norm", RmsNorm { x: x.into(), weight, y: None, eight_bits: None, cols, eps });
 }
 
 #[derive(Clone, Debug)]
 struct RmsNorm {
-    x: TensorId,
+    x: Columns,
     weight: TensorId,
-    /// Without it `x` is changed.
+    /// Without it `x` is changed, whose first columns these are.
     y: Option<TensorId>,
     /// What is made of `y` beside it.
     eight_bits: Option<EightBits>,
@@ -48,7 +50,8 @@ pub(super) fn normalise(row: &mut [f32], weight: &[f32], eps: f32) {
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct Params {
     cols: u32,
-    stride: u32,
+    x_cols: u32,
+    x_at: u32,
     rows_per_row: u32,
     rows_per_out: u32,
     eps: f32,
@@ -60,8 +63,8 @@ impl Op for RmsNorm {
     }
 
     fn uses(&self) -> Vec<Use> {
-        let Some(y) = self.y else { return vec![self.x.update(), self.weight.read()] };
-        let mut uses = vec![self.x.read(), self.weight.read()];
+        let Some(y) = self.y else { return vec![self.x.of.update(), self.weight.read()] };
+        let mut uses = vec![self.x.of.read(), self.weight.read()];
         uses.extend(self.eight_bits.map(|e| e.to.write()));
         uses.push(y.write());
         uses
@@ -70,10 +73,15 @@ impl Op for RmsNorm {
     fn reference(&self, host: &Host<'_>) {
         let weight = host.f32(self.weight);
         if let Some(y) = self.y {
-            host.f32_mut(y).copy_from_slice(&host.f32(self.x));
+            let (x, mut y) = (host.f32(self.x.of), host.f32_mut(y));
+            let rows = x.chunks_exact(host.cols(self.x.of));
+            for (y, x) in y.chunks_exact_mut(self.cols).zip(rows) {
+                y.copy_from_slice(&x[self.x.at..][..self.cols]);
+            }
         }
-        let mut y = host.f32_mut(self.y.unwrap_or(self.x));
-        for y in y.chunks_exact_mut(host.cols(self.x)) {
+        let y = self.y.unwrap_or(self.x.of);
+        let (cols, mut y) = (host.cols(y), host.f32_mut(y));
+        for y in y.chunks_exact_mut(cols) {
             normalise(&mut y[..self.cols], &weight, self.eps);
         }
         if let Some(e) = self.eight_bits {
@@ -97,11 +105,12 @@ impl Op for RmsNorm {
     }
 
     fn kernels(&self, graph: &Graph, limits: &Limits) -> Vec<Kernel> {
-        let t = graph.tensor(self.x);
+        let t = graph.tensor(self.x.of);
         let rows = t.rows;
         let params = Params {
             cols: self.cols as u32,
-            stride: t.cols as u32,
+            x_cols: t.cols as u32,
+            x_at: self.x.at as u32,
             rows_per_row: rows.per_row as u32,
             rows_per_out: rows.per_out as u32,
             eps: self.eps,
@@ -111,7 +120,7 @@ impl Op for RmsNorm {
         if self.eight_bits.is_some() && !keep {
             uses.pop();
         }
-        let whole = [self.cols, t.cols].iter().all(|n| n.is_multiple_of(4));
+        let whole = [self.cols, t.cols, self.x.at].iter().all(|n| n.is_multiple_of(4));
         let kernel = Kernel::new("rms_norm", params, uses, move |s| grid(rows.at(s)))
             .flag_if(self.y.is_none(), "IN_PLACE")
             .flag_if(whole, "FOURS")
@@ -126,7 +135,7 @@ impl Op for RmsNorm {
     }
 
     fn cost(&self, graph: &Graph, step: StepSize) -> Cost {
-        let n = (graph.tensor(self.x).rows.at(step) * self.cols) as u64;
+        let n = (graph.tensor(self.x.of).rows.at(step) * self.cols) as u64;
         Cost { bytes: 8 * n + 4 * self.cols as u64, flops: 4 * n }
     }
 }

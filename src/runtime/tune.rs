@@ -356,11 +356,15 @@ fn attention(Heads { heads, dim, .. }: Heads) -> Case {
     let mut g = Graph::new("attention", StepSize { rows: 1, outs: 1 });
     let rows = row_after(&mut g, keys);
     let q = g.input("q", Elem::F32, Extent::ROWS, heads * dim);
+    // As many dimensions as V4 rotates.
+    let rope = 64.min(dim);
+    let table = g.input("table", Elem::F32, Extent::ROWS, rope);
     let ring = g.state("ring", keys, dim);
     let sinks = g.weight("sinks", Elem::F32, 1, heads);
     let a = Attention {
         rows: rows.0,
         q,
+        table,
         ring,
         cap: keys,
         window: keys,
@@ -371,7 +375,7 @@ fn attention(Heads { heads, dim, .. }: Heads) -> Case {
     };
     ops::attention(&mut g, a);
     let shape = format!("over {keys} keys, {heads} heads of {dim}, 1 row");
-    let inputs = vec![rows, (q, floats(heads * dim))];
+    let inputs = vec![rows, (q, floats(heads * dim)), (table, floats(rope))];
     Case { choice: Choice::Attention, shape, graph: Arc::new(g), inputs, nodes: 0..1 }
 }
 

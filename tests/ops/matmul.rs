@@ -269,9 +269,14 @@ fn with_norms_and_gates() {
             let gate = ops::matmul(g, n, both);
             // So low that it is met.
             ops::swiglu(g, gate, None, 0.5);
+            // Of some columns of a wider tensor.
+            let (at, more) = (random.pick(&[0, 8]), random.pick(&[0, 8]));
+            let of = g.input("wide", Elem::F32, Extent::ROWS, at + k + more);
+            let n = ops::rms_norm(g, ops::Columns { of, at }, norm, 1e-2);
+            ops::matmul_with(g, n, w, Extra { bias: Some(bias), ..Extra::default() });
             fuse(g);
             let names: Vec<_> = g.nodes().iter().map(|n| n.op.name()).collect();
-            assert_eq!(names, ["matmul", "matmul_gated"]);
+            assert_eq!(names, ["matmul", "matmul_gated", "matmul"]);
             let rows_of = |g: &Graph, n: usize| g.tensor(both).bytes(n) as u64;
             let limits = Limits { max_binding_bytes: rows_of(g, half + 1), ..gpu.limits };
             if seed == 0 {

@@ -13,8 +13,11 @@ fn rms_norm() {
     for seed in 0..8 {
         let (rows, cols, per) = (random.int(1..40), random.int(1..600), random.int(1..4));
         let mut case = Case::new(seed, StepSize { rows, outs: 1 });
-        let x = case.input("x", Extent::rows(per), cols);
+        // All columns, or some of them.
+        let (at, more) = random.pick(&[(0, 0), (0, 9), (32, 0), (7, 5)]);
+        let of = case.input("x", Extent::rows(per), at + cols + more);
         let w = case.graph.weight("w", Elem::F32, 1, cols);
+        let x = ops::Columns { of, at };
         ops::rms_norm(&mut case.graph, x, w, random.pick(&[1e-6, 1e-20]));
         case.check(&gpu, 1e-5);
     }

@@ -93,6 +93,23 @@ fn act_round_of_closed_entries() {
     }
 }
 
+/// Places of a ring are entries of one position each.
+#[test]
+fn act_round_in_a_ring() {
+    let Some(gpu) = gpu() else { return };
+    let mut random = Random::new(43);
+    for seed in 0..4 {
+        let (cap, dims) = (random.int(5..20), random.pick(&[16, 128]));
+        let of = sequences(&mut random, 3, 5, 100);
+        let mut case = Case::new(seed, StepSize { rows: total(&of), outs: 1 });
+        let closed = Closed { rows: rows(&mut case, &of, 1), entries: cap, ratio: 1 };
+        let ring = case.graph.state("ring", 3 * cap, dims);
+        let r = ActRound { heads: 1, cols: dims, group: 64, to: Narrow::E4m3, rotate: false };
+        ops::act_round_closed(&mut case.graph, ring, closed, r);
+        case.check(&gpu, 0.0);
+    }
+}
+
 /// What the reference functions make of `x` `[n, cols]`.
 fn rounded(x: &[f32], cols: usize, r: ActRound) -> Vec<f32> {
     let step = StepSize { rows: x.len() / cols, outs: 1 };

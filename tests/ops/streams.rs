@@ -3,7 +3,7 @@
 
 use fathom::gpu::Limits;
 use fathom::graph::reference::Data;
-use fathom::graph::{Elem, Extent, StepSize};
+use fathom::graph::{Elem, Extent, StepSize, fuse};
 use fathom::ops;
 
 use crate::common::{Case, Random, formats, gpu};
@@ -82,7 +82,6 @@ fn head_rope() {
         let (n, heads) = (random.pick(&[1, 2, 40]), random.pick(&[1, 3, 8]));
         let rope = 2 * random.pick(&[1, 16, 32, 45]);
         let dims = rope + random.pick(&[0, 1, 64, 448]);
-        let norm = random.pick(&[None, Some(1e-6), Some(1e-20)]);
         let extent = random.pick(&[Extent::ROWS, Extent::OUTS]);
         let mut case = Case::new(seed, StepSize { rows: n, outs: n });
         let x = case.input("x", extent, heads * dims);
@@ -90,8 +89,7 @@ fn head_rope() {
         case.set(table, angles(&mut random, n, rope));
         let start = random.pick(&[None, Some(0), Some((dims - rope) / 2)]);
         let pairs = random.pick(&[ops::Pairs::Interleaved, ops::Pairs::Halves]);
-        let inverse = random.int(0..2) == 1;
-        let r = ops::HeadRope { x, table, heads, start, pairs, norm, inverse };
+        let r = ops::HeadRope { x, table, heads, start, pairs };
         ops::head_rope(&mut case.graph, r);
         case.check(&gpu, 1e-5);
     }
@@ -135,10 +133,21 @@ fn mhc_pre() {
         let extent = random.pick(&[Extent::ROWS, Extent::OUTS]);
         let mut case = Case::new(seed, StepSize { rows, outs: rows });
         let mixes = (2 + n) * n;
+        // Whole, or to be summed up, with squares that are positive.
+        let parts = random.pick(&[0, 0, 1, 2, 33]);
+        let mix_cols = if parts == 0 { mixes } else { parts * (mixes + 1) };
+        let mix = case.input("mix", extent, mix_cols);
+        let mut values = random.floats(rows * mix_cols);
+        if parts > 0 {
+            values
+                .chunks_exact_mut(mixes + 1)
+                .for_each(|part| part[mixes] = part[mixes].abs() + 0.1);
+        }
+        case.set(mix, Data::F32(values));
         let g = &mut case.graph;
         let p = ops::MhcPre {
             streams: g.input("streams", Elem::F32, extent, n * cols),
-            mix: g.input("mix", Elem::F32, extent, mixes),
+            mix,
             base: g.weight("base", Elem::F32, 1, mixes),
             scale: g.weight("scale", Elem::F32, 1, 3),
             norm: g.weight("norm", Elem::F32, 1, cols),
@@ -166,7 +175,34 @@ fn mhc_post() {
         let streams = case.input("streams", Extent::ROWS, n * cols);
         let coef = case.input("coef", Extent::ROWS, n + n * n);
         let block = case.input("block", Extent::ROWS, cols);
-        ops::mhc_post(&mut case.graph, streams, coef, block, n);
+        ops::mhc_post(&mut case.graph, ops::MhcPost { streams, coef, block, n });
+        case.check(&gpu, 1e-5);
+    }
+}
+
+/// With the next mix of the streams, and of outputs that are yet to be added up.
+#[test]
+fn mhc_post_with_what_surrounds_it() {
+    let Some(gpu) = gpu() else { return };
+    let mut random = Random::new(9);
+    for (seed, n) in STREAMS {
+        let (rows, cols) = (random.pick(&[1, 3, 8]), random.pick(&[4, 36, 256, 700]));
+        let mut case = Case::new(seed, StepSize { rows, outs: 1 });
+        let streams = case.input("streams", Extent::ROWS, n * cols);
+        let coef = case.input("coef", Extent::ROWS, n + n * n);
+        let w = case.graph.weight("w", Elem::F32, (2 + n) * n, n * cols);
+        let k = random.pick(&[1, 2, 6]);
+        let experts = case.input("experts", Extent::rows(k), cols);
+        let shared = (seed % 2 == 0).then(|| case.input("shared", Extent::ROWS, cols));
+        let block = ops::combine(&mut case.graph, experts, k, shared);
+        let post = ops::MhcPost { streams, coef, block, n };
+        if seed < 5 {
+            ops::mhc_post_mix(&mut case.graph, post, w);
+        } else {
+            ops::mhc_post(&mut case.graph, post);
+        }
+        fuse(&mut case.graph);
+        assert_eq!(case.graph.nodes().len(), 1);
         case.check(&gpu, 1e-5);
     }
 }

@@ -153,6 +153,7 @@ fn attention_in_parts() {
     let a = ops::Attention {
         rows: rows(&mut case, &of, window),
         q: case.input("q", Extent::ROWS, heads * dim),
+        table: case.input("table", Extent::ROWS, 24),
         ring: case.graph.state("ring", 2 * window, dim),
         cap: window,
         window,
