@@ -18,7 +18,11 @@
 //#if FEW_QUERIES
 //#include flash_few
 //#else
+//#if QUERIES_A_LANE
+//#include flash_lanes
+//#else
 //#include flash
+//#endif
 //#endif
 //#include fours
 

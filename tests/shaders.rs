@@ -113,6 +113,11 @@ const VARIANTS: &[Variants] = &[
         &[&["", "FOURS", "FOURS WIDE"], &["", "PARTS"], &["FEW_QUERIES SUBGROUPS"]],
         FLASH_FEW,
     ),
+    variants(
+        "causal_attention",
+        &[&["", "FOURS", "FOURS WIDE"], &["", "PARTS"], &["QUERIES_A_LANE SUBGROUPS"]],
+        &[&[("QUERIES", 16), ("WG", 4), ("KEY_FOURS", 3), ("VALUE_FOURS", 32)]],
+    ),
     variants("combine", &[&["", "SHARED"]], &[&[("SPAN", 256)]]),
     variants("compress", &[REDUCE, &["", "TWO"]], &[&[("MOST", 512)], &[("MOST", 1024)]]),
     variants("copy_columns", &[], &[&[]]),
@@ -244,12 +249,13 @@ const VARIANTS: &[Variants] = &[
     variants("rope_keep", &[], &[&[]]),
     variants("quantize_activations", &[&["", "BYTES"]], &[&[]]),
     variants("ring_write", &[], &[&[]]),
-    variants("rms_norm", &[&["", "IN_PLACE", "IN_PLACE FOURS", "FOURS WIDE"], REDUCE], &[&[]]),
+    variants("rms_norm", &[&["", "IN_PLACE"], &["", "FOURS"], REDUCE], &[&[]]),
     variants(
         "rms_norm",
         &[&["EIGHT_BITS FOURS"], &["", "WIDE"], &["", "BYTES"], &["", "KEEP"], REDUCE],
         &[&[]],
     ),
+    variants("rms_norm", &[&["FOURS WIDE"], REDUCE], &[&[]]),
     variants(
         "route",
         &[&["", "SIGMOID", "SOFTMAX"], &["", "GROUPS", "GROUPS TOP_TWO"], &["", "NORMALISE"]],

@@ -202,7 +202,7 @@ impl Op for Node {
             None => bindings.push(self.out.write()),
         }
         let at_once = if one_by_one { 1 } else { graph.max.rows };
-        let tiles = Tiles::new(at_once * share, value_dim, limits);
+        let tiles = Tiles::with_keys(at_once * share, key_dim, value_dim, limits);
         let workgroups = move |s: StepSize| {
             let (bundles, rows) = if one_by_one { (s.rows, 1) } else { (1, s.rows) };
             grid(bundles * groups * (rows * share).div_ceil(tiles.queries) * splits)

@@ -18,13 +18,27 @@ pub(super) struct Tiles {
     lanes: usize,
     value_lanes: usize,
     value_fours: usize,
-    /// Whether a workgroup is one subgroup, of a software adapter: `lib/flash_few.wgsl`.
-    few: bool,
+    form: Form,
+}
+
+/// Which file of `shaders/lib` does the work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// `flash`.
+    Tiled,
+    /// `flash_few`: a workgroup is one subgroup, of a software adapter.
+    Few,
+    /// `flash_lanes`: likewise, and its lanes have queries of their own, with keys of so many fours.
+    Lanes { key_fours: usize },
 }
 
 /// Queries that one subgroup takes at most, and sums of values that each of its lanes has.
 const FEW_QUERIES: usize = 4;
 const FEW_SUMS: usize = 32;
+/// Queries of a lane of its own.
+const LANE_QUERIES: usize = 4;
+/// Dims up to which a lane has all of its queries and sums at hand.
+const LANE_DIMS: usize = 128;
 
 impl Tiles {
     /// For `queries` that may share a workgroup, and values of so many dims.
@@ -39,7 +53,7 @@ impl Tiles {
                     lanes,
                     value_lanes: lanes,
                     value_fours,
-                    few: true,
+                    form: Form::Few,
                 };
             }
         }
@@ -51,7 +65,25 @@ impl Tiles {
         let fours = value_dim.div_ceil(4);
         let value_lanes = fours.next_power_of_two().min(4 * lanes / queries);
         let value_fours = fours.div_ceil(value_lanes);
-        Self { queries, keys, lanes, value_lanes, value_fours, few: false }
+        Self { queries, keys, lanes, value_lanes, value_fours, form: Form::Tiled }
+    }
+
+    /// The same for keys of `key_dim`. On software adapters lanes may have queries of their own, if there
+    /// are enough for most of them.
+    pub fn with_keys(queries: usize, key_dim: usize, value_dim: usize, limits: &Limits) -> Self {
+        let lanes = limits.serial_lanes as usize;
+        let short = key_dim.max(value_dim) <= LANE_DIMS;
+        if lanes > 0 && short && queries > LANE_QUERIES * lanes / 2 {
+            return Self {
+                queries: LANE_QUERIES * lanes,
+                keys: lanes,
+                lanes,
+                value_lanes: 1,
+                value_fours: value_dim.div_ceil(4),
+                form: Form::Lanes { key_fours: key_dim.div_ceil(4) },
+            };
+        }
+        Self::new(queries, value_dim, limits)
     }
 
     /// Tells a kernel, and of a software adapter how many lanes may show each other what they load.
@@ -64,8 +96,13 @@ impl Tiles {
         ];
         let kernel =
             consts.into_iter().fold(kernel, |k, (name, value)| k.constant(name, value as u32));
-        if self.few {
-            return kernel.flag("FEW_QUERIES").flag("SUBGROUPS");
+        match self.form {
+            Form::Few => return kernel.flag("FEW_QUERIES").flag("SUBGROUPS"),
+            Form::Lanes { key_fours } => {
+                let kernel = kernel.flag("QUERIES_A_LANE").flag("SUBGROUPS");
+                return kernel.constant("KEY_FOURS", key_fours as u32);
+            }
+            Form::Tiled => {}
         }
         let kernel = kernel.constant("VALUE_LANES", self.value_lanes as u32);
         let lanes = limits.serial_lanes as usize;
