@@ -303,6 +303,6 @@ mod tests {
             assert!(packed >= stored && packed <= stored + stored / 20 + 4 * ROW_ALIGN, "{f}");
         }
         assert_eq!(BlockFormat::Q4_0.planes(576), [0, 72, 81]);
-        assert_eq!(BlockFormat::Q4_0.packed_words(576), 84);
+        assert_eq!(BlockFormat::Q4_0.packed_words(576), 88);
     }
 }
