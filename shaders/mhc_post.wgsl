@@ -77,7 +77,7 @@ fn main(ids: Ids) {
         k[i] = coef[row * (N + N * N) + i];
     }
 //#if MIX
-    for (var m = 0u; m <= MIXES; m++) {
+    for (var m = 0u; m <= MIXES; m += step.one) {
         partial[m * PITCH + ids.lane] = 0.0;
     }
 //#endif
@@ -102,7 +102,7 @@ fn main(ids: Ids) {
         squares += dot(x_$J, x_$J);
 //#end
         partial[MIXES * PITCH + ids.lane] += squares;
-        for (var m = 0u; m < MIXES; m++) {
+        for (var m = 0u; m < MIXES; m += step.one) {
             var sum = 0.0;
 //#each J N
             sum += dot(w[m * params.w_pitch + $Ju * cols + c], x_$J);
@@ -115,7 +115,7 @@ fn main(ids: Ids) {
     workgroupBarrier();
     for (var m = ids.lane; m <= MIXES; m += WG) {
         var sum = 0.0;
-        for (var l = 0u; l < WG; l++) {
+        for (var l = 0u; l < WG; l += step.one) {
             sum += partial[m * PITCH + l];
         }
         mix[group_index(ids) * (MIXES + 1u) + m] = sum;

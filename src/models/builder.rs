@@ -151,14 +151,26 @@ impl<'a, 'w, C> Builder<'a, 'w, C> {
         parts: &[(String, usize)],
         bias: bool,
     ) -> Result<TensorId> {
+        let width = parts.iter().map(|p| p.1).sum();
+        self.project_into(x, parts, bias, width)
+    }
+
+    /// The same in the first of so many columns.
+    fn project_into(
+        &mut self,
+        x: TensorId,
+        parts: &[(String, usize)],
+        bias: bool,
+        columns: usize,
+    ) -> Result<TensorId> {
         let (rows, inputs) = (self.g.tensor(x).rows, self.g.tensor(x).cols);
         let mut formats = vec![];
         for (name, outputs) in parts {
             formats.push(self.w.elem(&format!("{name}.weight"), *outputs, inputs)?);
         }
-        let width = parts.iter().map(|p| p.1).sum();
-        let alone = formats.iter().all(|f| *f == formats[0]);
-        let into = (!alone).then(|| self.g.scratch("products", Elem::F32, rows, width));
+        let width: usize = parts.iter().map(|p| p.1).sum();
+        let alone = width == columns && formats.iter().all(|f| *f == formats[0]);
+        let into = (!alone).then(|| self.g.scratch("products", Elem::F32, rows, columns));
         let (mut y, mut at) = (into, 0);
         for run in formats.iter().zip(parts).collect::<Vec<_>>().chunk_by(|a, b| a.0 == b.0) {
             let named = |kind: &str| {
@@ -202,7 +214,9 @@ impl<'a, 'w, C> Builder<'a, 'w, C> {
         let mut made = vec![];
         for run in kinds.iter().zip(parts).collect::<Vec<_>>().chunk_by(|a, b| a.0 == b.0) {
             let matrices: Vec<_> = run.iter().flat_map(|(_, part)| part.1.clone()).collect();
-            let of = self.project_all(run[0].1.0, &matrices, false)?;
+            // Rows of a multiple of 8 columns are read 8 numbers at a time.
+            let columns = matrices.iter().map(|m| m.1).sum::<usize>().next_multiple_of(8);
+            let of = self.project_into(run[0].1.0, &matrices, false, columns)?;
             let mut at = 0;
             for (_, (_, matrices)) in run {
                 made.push(Columns { of, at });
