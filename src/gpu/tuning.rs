@@ -109,7 +109,7 @@ pub struct Tile {
 /// What an invocation of `matmul_lanes` has in registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LaneBlock {
-    /// Outputs it makes.
+    /// Outputs it makes; of `matmul_lanes_pairs`, pairs of these.
     pub outs: usize,
     /// Rows whose x its subgroup has at a time at most: 4, or 8.
     pub rows: usize,
