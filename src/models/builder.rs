@@ -195,10 +195,11 @@ impl<'a, 'w, C> Builder<'a, 'w, C> {
 
     /// What matrices make of their inputs, of each part an input and matrices (and the outputs of each)
     /// whose results are wanted side by side. Neighbours of one input and format are one matrix in GPU
-    /// memory, so that one product makes what all do.
+    /// memory, so that one product makes what all do. Results have a multiple of so many columns.
     pub fn project_each(
         &mut self,
         parts: &[(TensorId, Vec<(String, usize)>)],
+        multiple: usize,
     ) -> Result<Vec<Columns>> {
         let mut kinds = vec![];
         for (at, (x, matrices)) in parts.iter().enumerate() {
@@ -214,8 +215,7 @@ impl<'a, 'w, C> Builder<'a, 'w, C> {
         let mut made = vec![];
         for run in kinds.iter().zip(parts).collect::<Vec<_>>().chunk_by(|a, b| a.0 == b.0) {
             let matrices: Vec<_> = run.iter().flat_map(|(_, part)| part.1.clone()).collect();
-            // Rows of a multiple of 8 columns are read 8 numbers at a time.
-            let columns = matrices.iter().map(|m| m.1).sum::<usize>().next_multiple_of(8);
+            let columns = matrices.iter().map(|m| m.1).sum::<usize>().next_multiple_of(multiple);
             let of = self.project_into(run[0].1.0, &matrices, false, columns)?;
             let mut at = 0;
             for (_, (_, matrices)) in run {

@@ -218,7 +218,8 @@ impl Builder<'_, '_, V4Config> {
         if picks {
             parts.push((x, vec![(format!("{indexer}.weights_proj"), c.index_heads)]));
         }
-        let made = self.project_each(&parts)?;
+        // Whoever reads columns of these may load 8 at a time.
+        let made = self.project_each(&parts, 8)?;
         let (qr, latent) = (made[0], made[1]);
 
         let norm = self.vector(&format!("{p}.q_norm.weight"), c.q_lora)?;
@@ -233,7 +234,7 @@ impl Builder<'_, '_, V4Config> {
         let at_once = if full { 1 } else { 2 };
         let mut queries = vec![];
         for parts in parts.chunks(at_once) {
-            queries.extend(self.project_each(parts)?);
+            queries.extend(self.project_each(parts, 1)?);
         }
         let (q, index_q) = (queries[0].of, queries.get(1).copied());
 
