@@ -15,31 +15,8 @@ const Q4 = 1u;
 const LOWEST = -3e38;
 //#include step
 //#include add_dot
-
-struct Softmax {
-    top: vec4<f32>,    // the queries' largest scores so far
-    total: vec4<f32>,  // sums of the weights of the keys this lane scored
-    sum: array<vec4<f32>, QUERIES * VALUE_FOURS>,  // of each query, this lane's fours of dims
-}
-
-// What softmax_share handed out.
-var<private> shared_sum: array<vec4<f32>, QUERIES>;
-
-fn lane_of(ids: Ids) -> u32 {
-    return ids.sublane;
-}
-
-fn kept(lane: u32, value: vec4<u32>) -> vec4<u32> {
-    return value;
-}
-
-fn softmax_start(s: ptr<function, Softmax>) {
-    (*s).top = vec4<f32>(LOWEST);
-    (*s).total = vec4<f32>();
-    for (var i = 0u; i < QUERIES * VALUE_FOURS; i++) {
-        (*s).sum[i] = vec4<f32>();
-    }
-}
+const LANE_QUERIES = QUERIES;
+//#include flash_alone
 
 // Goes through keys first .. end of a list. All lanes must call.
 fn softmax_over(
@@ -100,20 +77,6 @@ fn softmax_end(lane: u32, s: ptr<function, Softmax>) {
     for (var i = 0u; i < QUERIES; i++) {
         (*s).total[i] = subgroupAdd((*s).total[i]);
     }
-}
-
-fn softmax_share(lane: u32, t: u32, s: ptr<function, Softmax>) {
-    for (var i = 0u; i < QUERIES; i++) {
-        shared_sum[i] = (*s).sum[QUERIES * t + i];
-    }
-}
-
-fn softmax_sum(lane: u32, i: u32) -> vec4<f32> {
-    return shared_sum[i];
-}
-
-fn writes_values(lane: u32) -> bool {
-    return true;
 }
 
 fn value_four(lane: u32, t: u32) -> u32 {

@@ -23,31 +23,8 @@ const LOWEST = -3e38;
 const SLACK = 8.0;
 //#include step
 //#include add_dot
-
-struct Softmax {
-    top: vec4<f32>,    // what scores are compared with
-    total: vec4<f32>,  // sums of weights
-    sum: array<vec4<f32>, 4u * VALUE_FOURS>,  // weighted sums: of each four of dims, a query each
-}
-
-// What softmax_share handed out.
-var<private> shared_sum: array<vec4<f32>, 4>;
-
-fn lane_of(ids: Ids) -> u32 {
-    return ids.sublane;
-}
-
-fn kept(lane: u32, value: vec4<u32>) -> vec4<u32> {
-    return value;
-}
-
-fn softmax_start(s: ptr<function, Softmax>) {
-    (*s).top = vec4<f32>(LOWEST);
-    (*s).total = vec4<f32>();
-    for (var i = 0u; i < 4u * VALUE_FOURS; i++) {
-        (*s).sum[i] = vec4<f32>();
-    }
-}
+const LANE_QUERIES = 4u;
+//#include flash_alone
 
 // Goes through keys first .. end of a list.
 fn softmax_over(
@@ -102,20 +79,6 @@ fn softmax_over(
 }
 
 fn softmax_end(lane: u32, s: ptr<function, Softmax>) {
-}
-
-fn softmax_share(lane: u32, t: u32, s: ptr<function, Softmax>) {
-    for (var i = 0u; i < 4u; i++) {
-        shared_sum[i] = (*s).sum[4u * t + i];
-    }
-}
-
-fn softmax_sum(lane: u32, i: u32) -> vec4<f32> {
-    return shared_sum[i];
-}
-
-fn writes_values(lane: u32) -> bool {
-    return true;
 }
 
 fn value_four(lane: u32, t: u32) -> u32 {
