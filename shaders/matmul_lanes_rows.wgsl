@@ -10,6 +10,8 @@ override WG: u32 = 8u;
 // Rows of x at a time, a power of two, and how many lanes there are for each.
 override ROWS: u32 = 1u;
 const AHEAD = WG / ROWS;
+// Sums of a row that are added to in turn: an addition takes as long as several can begin in.
+const CHAINS = max(4u / ROWS, 1u);
 // Outputs of an invocation at most.
 override OUTS: u32 = 8u;
 // How many times 32 elements of a weight are loaded at once: two with flag TWO.
@@ -109,38 +111,38 @@ fn main(ids_in: Ids) {
 //#each R ROWS
                 let sums_$L_$R = subgroupShuffle(mine.sums, (i + $Lu) * ROWS + $Ru);
                 acc_$R += w_shifts(w_$L, sums_$L_$R);
-                var sum_$L_$R = 0.0;
+                var sum_$L_$R = vec4<f32>();
 //#if GATED
                 acc3_$R += w3_shifts(w3_$L, sums_$L_$R);
-                var sum3_$L_$R = 0.0;
+                var sum3_$L_$R = vec4<f32>();
 //#endif
 //#end
 //#each Q 8
 //#each C 4
 //#each R ROWS
                 let x_$L_$Q_$C_$R = subgroupShuffle(mine.v.v[$Q][$C], (i + $Lu) * ROWS + $Ru);
-                sum_$L_$R += v_$L.v[$Q][$C] * x_$L_$Q_$C_$R;
+                sum_$L_$R[$C % CHAINS] += v_$L.v[$Q][$C] * x_$L_$Q_$C_$R;
 //#if GATED
-                sum3_$L_$R += v3_$L.v[$Q][$C] * x_$L_$Q_$C_$R;
+                sum3_$L_$R[$C % CHAINS] += v3_$L.v[$Q][$C] * x_$L_$Q_$C_$R;
 //#endif
 //#end
 //#end
                 // The first half ends.
                 if $Q == 3 && w_halves {
 //#each R ROWS
-                    acc_$R += w_$L.first.scale * sum_$L_$R;
-                    sum_$L_$R = 0.0;
+                    acc_$R += w_$L.first.scale * total(sum_$L_$R);
+                    sum_$L_$R = vec4<f32>();
 //#if GATED
-                    acc3_$R += w3_$L.first.scale * sum3_$L_$R;
-                    sum3_$L_$R = 0.0;
+                    acc3_$R += w3_$L.first.scale * total(sum3_$L_$R);
+                    sum3_$L_$R = vec4<f32>();
 //#endif
 //#end
                 }
 //#end
 //#each R ROWS
-                acc_$R += w_$L.last.scale * sum_$L_$R;
+                acc_$R += w_$L.last.scale * total(sum_$L_$R);
 //#if GATED
-                acc3_$R += w3_$L.last.scale * sum3_$L_$R;
+                acc3_$R += w3_$L.last.scale * total(sum3_$L_$R);
 //#endif
 //#end
 //#end
@@ -195,4 +197,15 @@ fn main(ids_in: Ids) {
         }
 //#end
     }
+}
+
+// Of the sums that are added to in turn.
+fn total(sums: vec4<f32>) -> f32 {
+    if CHAINS == 1u {
+        return sums.x;
+    }
+    if CHAINS == 2u {
+        return sums.x + sums.y;
+    }
+    return (sums.x + sums.y) + (sums.z + sums.w);
 }

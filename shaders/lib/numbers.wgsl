@@ -13,13 +13,23 @@ fn about(middle: f32, codes: Codes) -> Oct {
     return Oct(v.lo - middle, v.hi - middle);
 }
 
-// 8 signed numbers of 4 bits.
-fn signed4(word: u32) -> Oct {
-    let bits = vec4(bitcast<i32>(word));
-    return Oct(
-        vec4<f32>((bits << vec4(28u, 24u, 20u, 16u)) >> vec4(28u)),
-        vec4<f32>((bits << vec4(12u, 8u, 4u, 0u)) >> vec4(28u)),
-    );
+// 8 codes of 4 bits where they stand in the word, that is, times powers of 16, but for the last. It takes
+// an instruction less for each to mask than to shift, and x, divided by the same powers, is made once.
+fn in_place4(word: u32) -> Oct {
+    let lo = vec4(word) & vec4(0xfu, 0xf0u, 0xf00u, 0xf000u);
+    let hi = vec4(vec3(word) & vec3(0xf0000u, 0xf00000u, 0xf000000u), word >> 28u);
+    // As signed numbers, which more processors convert at once.
+    return Oct(vec4<f32>(bitcast<vec4<i32>>(lo)), vec4<f32>(bitcast<vec4<i32>>(hi)));
+}
+
+// x to be multiplied with codes in place.
+fn in_place_of4(x: Numbers) -> Numbers {
+    let lo = vec4(1.0, 0x1p-4, 0x1p-8, 0x1p-12);
+    let hi = vec4(0x1p-16, 0x1p-20, 0x1p-24, 1.0);
+    return Numbers(array(
+        x.v[0] * lo, x.v[1] * hi, x.v[2] * lo, x.v[3] * hi,
+        x.v[4] * lo, x.v[5] * hi, x.v[6] * lo, x.v[7] * hi,
+    ));
 }
 
 // 32 bytes, as signed numbers.

@@ -25,3 +25,7 @@ fn $W_numbers(raw: $W_Raw) -> Numbers {
         about($W_middle, joined(bits4(raw.low.w), bits1(raw.high >> 24u), 4u)),
     );
 }
+
+fn $W_fit(x: Numbers) -> Numbers {
+    return x;
+}

@@ -19,3 +19,7 @@ fn $W_raw(at: u32, g: u32) -> $W_Raw {
 fn $W_numbers(raw: $W_Raw) -> Numbers {
     return raw;
 }
+
+fn $W_fit(x: Numbers) -> Numbers {
+    return x;
+}

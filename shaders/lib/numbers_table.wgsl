@@ -10,3 +10,7 @@ fn $W_numbers(raw: $W_Raw) -> Numbers {
         $MEANING(octs[2].lo), $MEANING(octs[2].hi), $MEANING(octs[3].lo), $MEANING(octs[3].hi),
     ));
 }
+
+fn $W_fit(x: Numbers) -> Numbers {
+    return x;
+}

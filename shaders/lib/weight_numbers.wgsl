@@ -3,8 +3,9 @@
 //   $W_Raw      32 elements as they lie in memory
 //   $W_raw      those of the group `g` of the row at `at`
 //   $W_two_raws those of `g`, which is even, and of `g + 1`
-//   $W_numbers  their codes, less $W_middle, before scaling: sums of products with codes of one sign
-//               would be large, and what shifts they leave would cancel them
+//   $W_numbers  their codes before scaling, less $W_middle: sums of products with codes of one sign are
+//               larger, and what shifts they leave cancels them
+//   $W_fit      x as these are multiplied with
 //   $W_minimum  whether a shift is left
 // They are loaded apart from being decoded: a compiler keeps everything that is in use over a load's
 // branches in memory, so all loads should come first.

@@ -6,6 +6,9 @@
 //#endif
 //#include quads W=x
 
+// See lib/x_numbers.wgsl.
+const PAIRED = true;
+
 // 32 integers.
 struct Integers {
     v: array<vec4<i32>, 8>,

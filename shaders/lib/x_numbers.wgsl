@@ -13,6 +13,9 @@
 //#include weight_numbers W=w
 //#endif
 
+// Whether codes of 4 bits are multiplied by two, as integers less 8; or as floats where they stand.
+const PAIRED = false;
+
 struct Xs {
     v: Numbers,
     // Of the first 16 and of the last.
@@ -42,7 +45,7 @@ fn x_load(begin: u32, g: u32) -> Xs {
     let scaled = Numbers(array(
         v.v[0] * s, v.v[1] * s, v.v[2] * s, v.v[3] * s, v.v[4] * s, v.v[5] * s, v.v[6] * s, v.v[7] * s,
     ));
-    return Xs(scaled, rest.yz);
+    return Xs(w_fit(scaled), rest.yz);
 }
 
 fn in_turns(even: vec4<f32>, odd: vec4<f32>) -> Oct {
@@ -66,9 +69,9 @@ fn x_load(begin: u32, g: u32) -> Xs {
     let last = v.v[4] + v.v[5] + v.v[6] + v.v[7];
     let sums = vec2(dot(first, vec4(1.0)), dot(last, vec4(1.0)));
 //#if NORM
-    return Xs(v, sums, squares);
+    return Xs(w_fit(v), sums, squares);
 //#else
-    return Xs(v, sums);
+    return Xs(w_fit(v), sums);
 //#endif
 }
 

@@ -58,7 +58,7 @@ impl From<Qat> for formats::Qat {
 /// What the inputs of quantized matrices are rounded to.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Activations {
-    /// 8 bits, with a scale for 32, as in llama.cpp.
+    /// 8 bits, with a scale for 32, as in llama.cpp; on software adapters of prompts alone.
     Q8,
     /// Nothing: exact, and slower.
     F32,

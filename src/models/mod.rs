@@ -21,7 +21,7 @@ use crate::graph::{Graph, StepSize, TensorId};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Activations {
     /// Rounded to 8 bits, with a scale for 32, as llama.cpp does: see
-    /// [`crate::ops::quantize_activations`].
+    /// [`crate::ops::quantize_activations`]. On software adapters only of prompts, which gain by it.
     Q8,
     /// As they are.
     #[default]

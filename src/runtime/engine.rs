@@ -145,11 +145,15 @@ impl Engine {
         weights.multiply_with(options.activations);
         let most = StepSize { rows: chunk, outs: max_outs };
         let prefill = text_graph(&config, &mut weights, capacity, most)?;
-        let decode = text_graph(&config, &mut weights, capacity, ONE)?;
         let vision = match config.vision() {
             Some(v) => Some(vision_graph(config.hidden(), v, &mut weights, largest(v))?),
             None => None,
         };
+        if gpu.as_ref().is_some_and(|g| g.limits.serial_lanes > 0) {
+            // With one row loads are what takes time there, and rounding it is more work than it saves.
+            weights.multiply_with(Activations::F32);
+        }
+        let decode = text_graph(&config, &mut weights, capacity, ONE)?;
 
         let bytes = |g: &Graph| -> u64 {
             let weights = g.tensors().iter().filter(|t| t.home == Home::Weight);

@@ -26,3 +26,7 @@ fn $W_numbers(raw: $W_Raw) -> Numbers {
         about($W_middle, joined(bits4(raw.low.w), bits2(raw.high.y >> 16u), 4u)),
     );
 }
+
+fn $W_fit(x: Numbers) -> Numbers {
+    return x;
+}
