@@ -165,7 +165,6 @@ fn main(ids_in: Ids) {
         if n >= outputs {
             break;
         }
-        let col = y_at + n;
 //#each R ROWS
         if row0 + $Ru < rows {
             let row = row0 + $Ru;
@@ -186,14 +185,7 @@ fn main(ids_in: Ids) {
             sum = gated(sum, up, 1.0);
 //#endif
 //#endif
-//#if BIAS
-            sum += bias[col];
-//#endif
-            let to = row * params.y_cols + col;
-//#if RESIDUAL
-            sum += residual[to];
-//#endif
-            y[to] = sum;
+            put(row, y_at + n, sum);
         }
 //#end
     }

@@ -171,14 +171,6 @@ fn main(ids_in: Ids) {
         sum = gated(sum, up, 1.0);
 //#endif
 //#endif
-        let col = y_at + n;
-//#if BIAS
-        sum += bias[col];
-//#endif
-        let to = row * params.y_cols + col;
-//#if RESIDUAL
-        sum += residual[to];
-//#endif
-        y[to] = sum;
+        put(row, y_at + n, sum);
     }
 }

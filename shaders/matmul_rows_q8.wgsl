@@ -118,14 +118,6 @@ fn main(ids_in: Ids) {
         }
         sum = gated(sum, up, weights[row]);
 //#endif
-        let col = y_at + n;
-//#if BIAS
-        sum += bias[col];
-//#endif
-        let to = row * params.y_cols + col;
-//#if RESIDUAL
-        sum += residual[to];
-//#endif
-        y[to] = sum;
+        put(row, y_at + n, sum);
     }
 }

@@ -189,15 +189,7 @@ fn main(ids: Ids) {
 //#if GATED
             sum = gated(sum, acc3[i * TN + j], weights[row]);
 //#endif
-            let col = y_at + n;
-//#if BIAS
-            sum += bias[col];
-//#endif
-            let at = row * params.y_cols + col;
-//#if RESIDUAL
-            sum += residual[at];
-//#endif
-            y[at] = sum;
+            put(row, y_at + n, sum);
         }
     }
 }

@@ -5,6 +5,8 @@ mod attention;
 #[path = "ops/causal_attention.rs"]
 mod causal_attention;
 mod common;
+#[path = "ops/cost.rs"]
+mod cost;
 #[path = "ops/matmul.rs"]
 mod matmul;
 #[path = "ops/moe.rs"]

@@ -22,22 +22,16 @@ pub const EPS: f32 = 1e-6;
 pub struct Build {
     pub graph: Graph,
     inputs: Vec<(TensorId, Data)>,
-    /// What the op moves and computes beside what `Op::cost` can know.
-    also: Cost,
+    /// Positions before the rows.
+    depth: usize,
 }
 
 impl Build {
     pub fn new(case: &Case) -> Self {
         let graph = Graph::new(case.name, case.step);
-        let mut b = Self { graph, inputs: vec![], also: Cost::default() };
+        let mut b = Self { graph, inputs: vec![], depth: 0 };
         (case.build)(&mut b);
         b
-    }
-
-    /// Bytes and operations a row that depend on where the rows stand.
-    pub fn also(&mut self, bytes: usize, flops: usize) {
-        let rows = self.graph.max.rows as u64;
-        self.also = Cost { bytes: rows * bytes as u64, flops: rows * flops as u64 };
     }
 
     /// An input of floats in [-1, 1).
@@ -68,6 +62,7 @@ impl Build {
 
     /// Token rows of one sequence from position `start` on, that see the 128 positions up to theirs.
     pub fn rows(&mut self, start: usize) -> TensorId {
+        self.depth = start;
         self.words("rows", Extent::ROWS, 8, |i| {
             let (position, token) = ((start + i) as u32, i as u32);
             let first = (position + 1).saturating_sub(128);
@@ -173,8 +168,6 @@ impl Build {
         let table = self.x("table", 64);
         let a = Attention { rows, q, table, ring, cap, window, compressed, sinks, heads, scale };
         ops::attention(&mut self.graph, a);
-        let keys = window + more.map_or(0, |m| if m.1.is_some() { 0 } else { m.0 });
-        self.also(4 * keys * dim, 4 * keys * heads * dim);
     }
 
     /// After `context` keys of one sequence, of which so many as are given are picked. A value that is
@@ -211,12 +204,6 @@ impl Build {
             select,
         };
         ops::causal_attention(&mut self.graph, a);
-        if picked.is_none() {
-            // Keys once for all rows.
-            let width = groups * (dim + if values.is_some() { value_dim } else { 0 });
-            let bytes = 4 * context * width / self.graph.max.rows;
-            self.also(bytes, 2 * context * heads * (dim + value_dim));
-        }
     }
 
     pub fn index(&mut self, heads: usize, dim: usize, entries: usize) {
@@ -226,7 +213,6 @@ impl Build {
         let keys = self.graph.state("keys", entries, dim);
         let i = IndexScores { rows, q, weights, heads, keys, entries, ratio, scale };
         ops::index_scores(&mut self.graph, i);
-        self.also(4 * entries * (dim + 1), 2 * entries * heads * (dim + 1));
     }
 
     /// A pool for each of the widths of entries.
@@ -265,8 +251,8 @@ impl Build {
 
     pub fn cost(&self) -> Cost {
         let node = self.graph.nodes().last().expect("a case has an op");
-        let known = node.op.cost(&self.graph, self.graph.max);
-        Cost { bytes: known.bytes + self.also.bytes, flops: known.flops + self.also.flops }
+        let (op, step) = (&node.op, self.graph.max);
+        op.cost(&self.graph, step) + op.context_cost(&self.graph, step, self.depth)
     }
 
     /// The graph, ready to run, and its inputs.

@@ -53,16 +53,3 @@ fn y_row(m: u32) -> u32 {
 fn x_row(m: u32) -> u32 {
     return y_row(m) / params.share;
 }
-
-// Ends the product that is column `col` of row `row` of y.
-fn put(row: u32, col: u32, product: f32) {
-    var sum = product;
-//#if BIAS
-    sum += bias[col];
-//#endif
-    let to = row * params.y_cols + col;
-//#if RESIDUAL
-    sum += residual[to];
-//#endif
-    y[to] = sum;
-}

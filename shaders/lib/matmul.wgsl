@@ -24,6 +24,19 @@
 @group(0) @binding(next) var<storage, read> residual: array<f32>;  // as y
 //#endif
 
+// Ends the product that is column `col` of row `row` of y.
+fn put(row: u32, col: u32, product: f32) {
+    var sum = product;
+//#if BIAS
+    sum += bias[col];
+//#endif
+    let to = row * params.y_cols + col;
+//#if RESIDUAL
+    sum += residual[to];
+//#endif
+    y[to] = sum;
+}
+
 //#if GATED
 fn gated(gate: f32, up: f32, scale: f32) -> f32 {
     let g = min(gate, params.limit);

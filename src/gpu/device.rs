@@ -1,6 +1,7 @@
 //! Choosing an adapter, and the device opened on it.
 
 use std::fmt;
+use std::num::NonZero;
 use std::sync::{Arc, Mutex};
 
 use serde::Serialize;
@@ -261,6 +262,7 @@ impl Gpu {
             max_binding_bytes: required_limits.max_storage_buffer_binding_size,
             subgroups: report.tier >= Tier::Subgroups,
             serial_lanes: report.serial_lanes(),
+            threads: std::thread::available_parallelism().map_or(1, NonZero::get),
             wide_loads,
             tuning: Tuning::DEFAULT,
         };

@@ -20,6 +20,8 @@ pub struct Limits {
     /// How many lanes each subgroup has on an adapter that is software, which loads for one lane after
     /// the other and has no use for many invocations; 0 on hardware, and where subgroups differ.
     pub serial_lanes: u32,
+    /// How many threads share the workgroups of a dispatch on such an adapter.
+    pub threads: usize,
     /// Whether there are integers of 64 bits, on an adapter that loads these as fast as 32.
     pub wide_loads: bool,
     /// Which of kernels that give the same result is taken.
@@ -32,6 +34,7 @@ impl Limits {
         max_binding_bytes: 128 << 20,
         subgroups: false,
         serial_lanes: 0,
+        threads: 1,
         wide_loads: false,
         tuning: Tuning::DEFAULT,
     };

@@ -13,6 +13,7 @@ mod plan;
 pub mod reference;
 
 use std::fmt;
+use std::ops::Add;
 
 pub use fuse::{EightBits, Gate, Norm, Part, Sum, fuse};
 pub use plan::{Plan, plan};
@@ -219,6 +220,14 @@ pub struct Cost {
     pub flops: u64,
 }
 
+impl Add for Cost {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { bytes: self.bytes + other.bytes, flops: self.flops + other.flops }
+    }
+}
+
 /// An op: its formula lives in its file's doc comment, its reference function here, its kernel in
 /// the shader of the same name.
 pub trait Op: fmt::Debug + Send + Sync {
@@ -253,6 +262,12 @@ pub trait Op: fmt::Debug + Send + Sync {
             if u.access == Access::Update { 2 * once } else { once }
         };
         Cost { bytes: self.uses().iter().map(bytes).sum(), flops: 0 }
+    }
+
+    /// What comes on top of [`Op::cost`] for what has been kept of earlier positions, if the step's rows
+    /// are those after `depth` positions of one sequence.
+    fn context_cost(&self, _: &Graph, _: StepSize, _depth: usize) -> Cost {
+        Cost::default()
     }
 }
 

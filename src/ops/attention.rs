@@ -223,11 +223,24 @@ impl Op for Node {
     /// Queries, outputs and selected entries; how much of the rings and caches is read depends on
     /// the rows' positions, which a step's size does not tell.
     fn cost(&self, graph: &Graph, step: StepSize) -> Cost {
+        Cost { bytes: (8 * step.rows * graph.tensor(self.out).cols) as u64, flops: 0 }
+    }
+
+    /// As if all rows were text. A row's own choice of entries is read by it alone, all else once for all.
+    fn context_cost(&self, graph: &Graph, step: StepSize, depth: usize) -> Cost {
         let a = &self.a;
-        let select = a.compressed.and_then(|c| c.select);
-        let keys = select.map_or(0, |s| graph.tensor(s).cols as u64 - 1);
-        let q = (step.rows * a.heads * graph.tensor(a.ring).cols) as u64;
-        let read = step.rows as u64 * keys * (graph.tensor(a.ring).cols as u64 + 1);
-        Cost { bytes: 8 * q + 4 * read, flops: 4 * q * keys }
+        let dim = graph.tensor(a.ring).cols;
+        let rows = depth..depth + step.rows;
+        let mut seen: usize = rows.clone().map(|p| a.window.min(p + 1)).sum();
+        let mut numbers = dim * rows.end.min(step.rows + a.window - 1);
+        if let Some(c) = a.compressed {
+            let most = c.select.map_or(c.entries, |s| graph.tensor(s).cols - 1);
+            let beside: usize = rows.clone().map(|p| most.min((p + 1) / c.ratio)).sum();
+            seen += beside;
+            let picks = beside * (dim + 1);
+            numbers += if c.select.is_some() { picks } else { rows.end / c.ratio * dim };
+        }
+        let flops = 4 * seen * a.heads * dim;
+        Cost { bytes: 4 * numbers as u64, flops: flops as u64 }
     }
 }

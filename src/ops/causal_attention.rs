@@ -215,16 +215,22 @@ impl Op for Node {
         [tiles.tell(kernel, limits)].into_iter().chain(merge).collect()
     }
 
-    /// Queries, outputs and what is selected; how much else is read depends on the rows' positions,
-    /// which a step's size does not tell.
     fn cost(&self, graph: &Graph, step: StepSize) -> Cost {
         let a = &self.a;
+        let cols = a.heads * graph.tensor(a.keys).cols / a.groups + graph.tensor(self.out).cols;
+        Cost { bytes: 4 * (step.rows * cols) as u64, flops: 0 }
+    }
+
+    /// A row's own choice of keys is read by it alone, what all see once for all.
+    fn context_cost(&self, graph: &Graph, step: StepSize, depth: usize) -> Cost {
+        let a = &self.a;
         let key_cols = graph.tensor(a.keys).cols;
-        let own_values = if a.values.is_some() { a.groups * a.value_dim } else { 0 };
-        let picked = a.select.map_or(0, |s| graph.tensor(s).cols - 1);
-        let io = a.heads * key_cols / a.groups + graph.tensor(self.out).cols;
-        let read = picked * (key_cols + own_values + 1);
-        let flops = 2 * picked * a.heads * (key_cols / a.groups + a.value_dim);
-        Cost { bytes: 4 * (step.rows * (io + read)) as u64, flops: (step.rows * flops) as u64 }
+        let cols = key_cols + a.values.map_or(0, |v| graph.tensor(v).cols);
+        let most = a.select.map_or(usize::MAX, |s| graph.tensor(s).cols - 1);
+        let seen: usize = (depth..depth + step.rows).map(|p| most.min(p + 1)).sum();
+        let numbers =
+            if a.select.is_some() { seen * (cols + 1) } else { (depth + step.rows) * cols };
+        let flops = 2 * seen * a.heads * (key_cols / a.groups + a.value_dim);
+        Cost { bytes: 4 * numbers as u64, flops: flops as u64 }
     }
 }

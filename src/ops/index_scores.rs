@@ -146,9 +146,17 @@ impl Op for Node {
         vec![kernel]
     }
 
-    /// The queries and weights; how many keys are read depends on the rows' positions.
     fn cost(&self, graph: &Graph, step: StepSize) -> Cost {
         let cols = self.i.heads * (graph.tensor(self.i.keys).cols + 1);
         Cost { bytes: 4 * (self.part.rows(step).len() * cols) as u64, flops: 0 }
+    }
+
+    fn context_cost(&self, graph: &Graph, step: StepSize, depth: usize) -> Cost {
+        let dim = graph.tensor(self.i.keys).cols;
+        let rows = self.part.rows(step);
+        let keys = if rows.is_empty() { 0 } else { (depth + rows.end) / self.i.ratio };
+        let scores: usize = rows.map(|t| (depth + t + 1) / self.i.ratio).sum();
+        let flops = scores * self.i.heads * (2 * dim + 2);
+        Cost { bytes: 4 * (keys * dim + scores) as u64, flops: flops as u64 }
     }
 }

@@ -21,6 +21,8 @@ const PAIR: usize = 64;
 pub(super) struct Lanes {
     /// Lanes of a subgroup.
     pub width: usize,
+    /// Threads that run workgroups.
+    threads: usize,
     /// Whether it loads 64 bits at once.
     wide: bool,
     /// Whether rows are made of pairs of groups, of which more is loaded at once.
@@ -75,7 +77,10 @@ impl Lanes {
         let able = (1..=MOST_LANES).contains(&width);
         let paired = matches!(w.elem, Elem::Block(_)) && w.cols.is_multiple_of(PAIR);
         let wide = limits.wide_loads;
-        able.then_some(Self { width, wide, paired, banks, outs, rows, most_outs, codes, pairs })
+        let threads = limits.threads;
+        let lanes =
+            Self { width, threads, wide, paired, banks, outs, rows, most_outs, codes, pairs };
+        able.then_some(lanes)
     }
 
     /// Outputs and rows a workgroup makes.
@@ -107,10 +112,10 @@ impl Lanes {
     }
 
     /// For steps of up to `rows` rows with a weight of so many outputs. Many of an invocation, since all
-    /// are made with the same numbers of x, but such that workgroups are an even load for few threads.
+    /// are made with the same numbers of x, but such that workgroups are an even load for all threads.
     pub fn few(self, outputs: usize, rows: usize) -> Few {
         let teams = outputs.div_ceil(self.width);
-        let workgroups = teams.div_ceil(self.most_outs).next_multiple_of(4);
+        let workgroups = teams.div_ceil(self.most_outs).next_multiple_of(self.threads);
         let outs = teams.div_ceil(workgroups);
         Few { lanes: self, rows: rows.next_power_of_two().min(self.width), outs }
     }

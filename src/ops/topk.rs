@@ -113,4 +113,9 @@ impl Op for Topk {
             flops: 0,
         }
     }
+
+    fn context_cost(&self, _: &Graph, step: StepSize, depth: usize) -> Cost {
+        let scores = self.part.rows(step).map(|t| (depth + t + 1) / self.ratio);
+        Cost { bytes: 4 * scores.sum::<usize>() as u64, flops: 0 }
+    }
 }

@@ -246,7 +246,7 @@ pub fn kernels(
     let phases = [("prefill", depth..end), ("decode", end..end + 1)];
     let mut out = vec![];
     for (phase, range) in phases.into_iter().filter(|(phase, _)| rows > 1 || *phase == "decode") {
-        let outs = range.end - 1..range.end;
+        let (outs, first) = (range.end - 1..range.end, range.start);
         let Prepared { graph, step, inputs } = engine.prepare(&prompt, range, outs, &sampling);
         let Some(gpu) = engine.runner().gpu_graph(graph) else { return Ok(vec![]) };
         let mut runs = vec![];
@@ -262,7 +262,7 @@ pub fn kernels(
         for (i, node) in graph.nodes().iter().enumerate() {
             let mut times: Vec<_> = runs.iter().map(|run| run[i]).collect();
             times.sort_unstable();
-            let cost = node.op.cost(graph, step);
+            let cost = node.op.cost(graph, step) + node.op.context_cost(graph, step, first);
             let name = node.op.name();
             let line = by_op.entry(name).or_insert_with(|| KernelTime {
                 phase: format!("{phase}{}", at(depth)),
