@@ -58,12 +58,6 @@ fn main(ids_in: Ids) {
 //#if GATED
     var sums3: array<f32, OUTS * ROWS>;
 //#endif
-    for (var i = 0u; i < OUTS * ROWS; i++) {
-        sums[i] = 0.0;
-//#if GATED
-        sums3[i] = 0.0;
-//#endif
-    }
 //#if NORM
     var squares = 0.0;
 //#endif
