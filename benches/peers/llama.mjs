@@ -52,6 +52,8 @@ const [promptTokens, decodeTokens] = [Number(options.prompt), Number(options.dec
 
 // In a process of its own for each backend: measures once for each message.
 async function serve(backend) {
+  // Not to go on compiling for a parent that is gone.
+  process.once("disconnect", () => process.kill(process.pid, "SIGKILL"));
   const require = createRequire(join(resolve(options.modules), "from-here.js"));
   const { getLlama } = await import(pathToFileURL(require.resolve("node-llama-cpp")));
   const gpu = backend === "cpu" ? false : backend;
