@@ -1,4 +1,5 @@
 // Formats of 4 bits and 1, 32 of these in a word.
+//#include fit_none W=$W
 const $W_middle: f32 = 16.0;
 const $W_minimum: bool = $MINIMUM;
 
@@ -24,8 +25,4 @@ fn $W_numbers(raw: $W_Raw) -> Numbers {
         about($W_middle, joined(bits4(raw.low.z), bits1(raw.high >> 16u), 4u)),
         about($W_middle, joined(bits4(raw.low.w), bits1(raw.high >> 24u), 4u)),
     );
-}
-
-fn $W_fit(x: Numbers) -> Numbers {
-    return x;
 }

@@ -1,4 +1,5 @@
 // Formats of 8 bits.
+//#include fit_none W=$W
 const $W_middle: f32 = 0.0;
 const $W_minimum: bool = false;
 
@@ -8,7 +9,3 @@ fn $W_raw(at: u32, g: u32) -> $W_Raw {
     return $W_quads(at + 2u * g);
 }
 //#include raws_apart W=$W
-
-fn $W_fit(x: Numbers) -> Numbers {
-    return x;
-}

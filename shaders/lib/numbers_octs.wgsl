@@ -1,5 +1,6 @@
 // Formats that are read by the Oct. Beyond the row's end its last one comes again.
 //#include raws_apart W=$W
+//#include fit_none W=$W
 const $W_middle: f32 = 0.0;
 const $W_minimum: bool = $W_shifted;
 
@@ -18,8 +19,4 @@ fn $W_raw(at: u32, g: u32) -> $W_Raw {
 
 fn $W_numbers(raw: $W_Raw) -> Numbers {
     return raw;
-}
-
-fn $W_fit(x: Numbers) -> Numbers {
-    return x;
 }

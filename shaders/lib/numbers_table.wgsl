@@ -1,4 +1,5 @@
 // Formats of 4 bits that $MEANING makes numbers.
+//#include fit_none W=$W
 const $W_middle: f32 = 0.0;
 const $W_minimum: bool = false;
 //#include raws_quad W=$W
@@ -9,8 +10,4 @@ fn $W_numbers(raw: $W_Raw) -> Numbers {
         $MEANING(octs[0].lo), $MEANING(octs[0].hi), $MEANING(octs[1].lo), $MEANING(octs[1].hi),
         $MEANING(octs[2].lo), $MEANING(octs[2].hi), $MEANING(octs[3].lo), $MEANING(octs[3].hi),
     ));
-}
-
-fn $W_fit(x: Numbers) -> Numbers {
-    return x;
 }

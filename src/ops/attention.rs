@@ -17,7 +17,7 @@ use rayon::prelude::*;
 use super::Pairs;
 use super::flash::{Parts, Tiles, TurnBack, fours};
 use super::head_rope::turn;
-use super::row::Row;
+use super::row::{Row, visible};
 use crate::gpu::{Kernel, Limits, grid};
 use crate::graph::reference::Host;
 use crate::graph::{Cost, Elem, Graph, Op, StepSize, TensorId, Use};
@@ -220,8 +220,6 @@ impl Op for Node {
         [tiles.tell(kernel, limits)].into_iter().chain(merge).collect()
     }
 
-    /// Queries, outputs and selected entries; how much of the rings and caches is read depends on
-    /// the rows' positions, which a step's size does not tell.
     fn cost(&self, graph: &Graph, step: StepSize) -> Cost {
         Cost { bytes: (8 * step.rows * graph.tensor(self.out).cols) as u64, flops: 0 }
     }
@@ -235,7 +233,7 @@ impl Op for Node {
         let mut numbers = dim * rows.end.min(step.rows + a.window - 1);
         if let Some(c) = a.compressed {
             let most = c.select.map_or(c.entries, |s| graph.tensor(s).cols - 1);
-            let beside: usize = rows.clone().map(|p| most.min((p + 1) / c.ratio)).sum();
+            let beside: usize = rows.clone().map(|p| most.min(visible(p, c.ratio))).sum();
             seen += beside;
             let picks = beside * (dim + 1);
             numbers += if c.select.is_some() { picks } else { rows.end / c.ratio * dim };

@@ -155,7 +155,7 @@ impl Op for Node {
         let dim = graph.tensor(self.i.keys).cols;
         let rows = self.part.rows(step);
         let keys = if rows.is_empty() { 0 } else { (depth + rows.end) / self.i.ratio };
-        let scores: usize = rows.map(|t| (depth + t + 1) / self.i.ratio).sum();
+        let scores = self.part.visible(step, depth, self.i.ratio);
         let flops = scores * self.i.heads * (2 * dim + 2);
         Cost { bytes: 4 * (keys * dim + scores) as u64, flops: flops as u64 }
     }

@@ -28,8 +28,13 @@ impl Row {
 
     /// Compressed entries the row sees when one is made of every `ratio` positions.
     pub fn visible(&self, ratio: usize) -> usize {
-        (self.position as usize + 1) / ratio
+        visible(self.position as usize, ratio)
     }
+}
+
+/// Compressed entries that a row at `position` sees.
+pub(super) fn visible(position: usize, ratio: usize) -> usize {
+    (position + 1) / ratio
 }
 
 /// Some of a step's rows, for what needs too much memory to be done for all at a time.
@@ -49,6 +54,11 @@ impl Part {
     pub fn rows(self, step: StepSize) -> Range<usize> {
         let end = self.most.map_or(step.rows, |most| step.rows.min(self.first + most));
         self.first.min(end)..end
+    }
+
+    /// Compressed entries that these rows see, each row's counted, if the step begins at `depth`.
+    pub fn visible(self, step: StepSize, depth: usize, ratio: usize) -> usize {
+        self.rows(step).map(|t| visible(depth + t, ratio)).sum()
     }
 
     /// The size of a matrix that holds a row for each.

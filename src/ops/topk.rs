@@ -115,7 +115,6 @@ impl Op for Topk {
     }
 
     fn context_cost(&self, _: &Graph, step: StepSize, depth: usize) -> Cost {
-        let scores = self.part.rows(step).map(|t| (depth + t + 1) / self.ratio);
-        Cost { bytes: 4 * scores.sum::<usize>() as u64, flops: 0 }
+        Cost { bytes: 4 * self.part.visible(step, depth, self.ratio) as u64, flops: 0 }
     }
 }

@@ -6,8 +6,11 @@ use fathom::ops::{self, Attention, CausalAttention, Compressed, IndexScores};
 const HEADS: usize = 6;
 const DIM: usize = 16;
 
+/// Makes the op of a case.
+type Build = fn(&mut Graph);
+
 /// The last op of what `build` makes, in a step of `rows` rows after `depth` positions.
-fn cost(build: fn(&mut Graph), rows: usize, depth: usize) -> Cost {
+fn cost(build: Build, rows: usize, depth: usize) -> Cost {
     let step = StepSize { rows, outs: 1 };
     let mut g = Graph::new("cost", step);
     build(&mut g);
@@ -70,7 +73,7 @@ fn largest(g: &mut Graph) {
 /// A prefill step does what as many decode steps do, and reads no more: less where rows share keys.
 #[test]
 fn a_step_costs_what_its_rows_do() {
-    let builds: [(&str, fn(&mut Graph), bool); 7] = [
+    let builds: [(&str, Build, bool); 7] = [
         ("causal", |g| causal(g, None), true),
         ("causal, picked", |g| causal(g, Some(30)), false),
         ("window", |g| windowed(g, None), true),
@@ -102,11 +105,11 @@ fn of_a_row() {
     let expected = Cost { bytes: 4 * keys as u64, flops: (300 * HEADS * 4 * DIM) as u64 };
     assert_eq!(cost(|g| causal(g, None), 1, 299), expected);
     // 64 of the window, and of 75 entries all or 20, which are read with their numbers.
-    for (picked, entries, words) in [(None, 75, 75 * DIM), (Some(20), 20, 20 * (DIM + 1))] {
-        let build: fn(&mut Graph) = match picked {
-            None => |g| windowed(g, Some(None)),
-            Some(_) => |g| windowed(g, Some(Some(20))),
-        };
+    let builds: [(Build, usize, usize); 2] = [
+        (|g| windowed(g, Some(None)), 75, 75 * DIM),
+        (|g| windowed(g, Some(Some(20))), 20, 20 * (DIM + 1)),
+    ];
+    for (build, entries, words) in builds {
         let bytes = 4 * (64 * DIM + words) as u64;
         let flops = ((64 + entries) * HEADS * 4 * DIM) as u64;
         assert_eq!(cost(build, 1, 299), Cost { bytes, flops });

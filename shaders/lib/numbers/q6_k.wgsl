@@ -1,4 +1,5 @@
 // Q6_K: 4 bits and 2.
+//#include fit_none W=$W
 const $W_middle: f32 = 32.0;
 const $W_minimum: bool = false;
 
@@ -25,8 +26,4 @@ fn $W_numbers(raw: $W_Raw) -> Numbers {
         about($W_middle, joined(bits4(raw.low.z), bits2(raw.high.y), 4u)),
         about($W_middle, joined(bits4(raw.low.w), bits2(raw.high.y >> 16u), 4u)),
     );
-}
-
-fn $W_fit(x: Numbers) -> Numbers {
-    return x;
 }
