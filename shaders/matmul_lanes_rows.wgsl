@@ -51,7 +51,7 @@ fn main(ids_in: Ids) {
 //#endif
     let x_at = group * params.x_step + params.x_at;
     let y_at = group * params.y_step + params.y_at + first;
-    let n0 = ids_in.group.x * WG * params.outs + ids_in.lane;
+    let n0 = (ids_in.group.x * WG + ids_in.lane) * params.outs;
     let begin = min(row0 + ids_in.sublane % ROWS, rows - 1u) / params.share * params.x_cols + x_at;
 
     var sums: array<f32, OUTS * ROWS>;
@@ -70,7 +70,7 @@ fn main(ids_in: Ids) {
 //#endif
         for (var j = 0u; j < params.outs; j++) {
             // Beyond the last output it is made again, and dropped.
-            let at = (weight_row + min(n0 + j * WG, outputs - 1u)) * params.pitch;
+            let at = (weight_row + min(n0 + j, outputs - 1u)) * params.pitch;
 //#each R ROWS
             var acc_$R = 0.0;
 //#if GATED
@@ -155,7 +155,7 @@ fn main(ids_in: Ids) {
 //#end
 //#endif
     for (var j = 0u; j < params.outs; j++) {
-        let n = n0 + j * WG;
+        let n = n0 + j;
         if n >= outputs {
             break;
         }

@@ -2,6 +2,7 @@
 // ROWS rows of y. An invocation owns 8 columns, neighbours read neighbouring ones, and of SPLIT that
 // own the same each takes every SPLIT-th weight row; a decoded weight serves all rows.
 // Grid: (column blocks, row blocks, groups).
+// With ALONE, SPLIT is 1 and nothing has to be handed over.
 //
 // y[t, y_at(g) + n] = sum_k x[t, x_at(g) + k] * w[w_at(g) + k, n]
 
@@ -16,7 +17,10 @@ const OCTS: u32 = WG / SPLIT;
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;
 //#include weight W=w
 
+//#if ALONE
+//#else
 var<workgroup> partial: array<Oct, WG>;
+//#endif
 
 @compute @workgroup_size(WG)
 fn main(ids: Ids) {
@@ -44,20 +48,30 @@ fn main(ids: Ids) {
         }
     }
     for (var r = 0u; r < ROWS; r++) {
+//#if ALONE
+//#else
         partial[ids.lane] = acc[r];
         workgroupBarrier();
+//#endif
         let row = row0 + r;
         if split == 0u && row < rows && o * 8u < params.n {
+//#if ALONE
+            let sum = acc[r];
+//#else
             var sum = partial[ids.lane];
             for (var s = 1u; s < SPLIT; s++) {
                 let more = partial[ids.lane + s * OCTS];
                 sum.lo += more.lo;
                 sum.hi += more.hi;
             }
+//#endif
             for (var i = 0u; i < min(params.n - o * 8u, 8u); i++) {
                 y[row * params.y_cols + y_at + i] = select(sum.hi[i % 4u], sum.lo[i % 4u], i < 4u);
             }
         }
+//#if ALONE
+//#else
         workgroupBarrier();
+//#endif
     }
 }

@@ -169,6 +169,9 @@ pub fn adapters() -> Result<Vec<AdapterReport>> {
     Ok(ranked().iter().enumerate().map(|(i, a)| AdapterReport::new(i, a, cap)).collect())
 }
 
+/// See [`Limits::chains_from`].
+const CHAINS_FROM: usize = 4;
+
 /// An open device.
 #[derive(Clone, Debug)]
 pub struct Gpu {
@@ -233,6 +236,13 @@ impl Gpu {
         }
         let mut wide_loads = false;
         if report.serial_lanes() > 0 {
+            // For chains of kernels.
+            required_limits.max_storage_buffers_per_shader_stage =
+                has.max_storage_buffers_per_shader_stage;
+            required_limits.max_uniform_buffers_per_shader_stage =
+                has.max_uniform_buffers_per_shader_stage;
+            required_limits.max_buffers_and_acceleration_structures_per_shader_stage =
+                has.max_buffers_and_acceleration_structures_per_shader_stage;
             wide_loads = adapter.features().contains(wgpu::Features::SHADER_INT64);
             required_features.set(wgpu::Features::SHADER_INT64, wide_loads);
         }
@@ -263,6 +273,7 @@ impl Gpu {
             subgroups: report.tier >= Tier::Subgroups,
             serial_lanes: report.serial_lanes(),
             threads: std::thread::available_parallelism().map_or(1, NonZero::get),
+            chains_from: if report.serial_lanes() > 0 { CHAINS_FROM } else { 0 },
             wide_loads,
             tuning: Tuning::DEFAULT,
         };

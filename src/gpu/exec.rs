@@ -4,25 +4,29 @@
 //! groups. A step writes its inputs, encodes one compute pass over all kernels and submits once.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use super::kernel::Grid;
+use super::chain::{Dispatch, MOST_LINKS, apart, dispatches};
+use super::kernel::{Binding, Grid};
 use super::pipeline::{Pipeline, PipelineKey, Pipelines};
 use super::store::storage;
-use super::{Gpu, GpuStore, Kernel};
+use super::{Gpu, GpuStore};
 use crate::Result;
 use crate::graph::reference::Data;
-use crate::graph::{Elem, Graph, Home, Node, StepSize, TensorId, plan};
+use crate::graph::{Elem, Graph, Home, StepSize, TensorId, plan};
 
 /// A graph made ready to run on one device.
 #[derive(Debug)]
 pub struct GpuGraph {
     gpu: Gpu,
     graph: Arc<Graph>,
-    calls: Vec<Call>,
+    calls: Calls,
+    /// The same with a dispatch for each kernel, once parts of the graph are asked for.
+    apart: OnceLock<Calls>,
     step: wgpu::Buffer,
-    buffers: HashMap<TensorId, Vec<wgpu::Buffer>>,
+    buffers: Buffers,
     next: Option<Recorded>,
 }
 
@@ -35,17 +39,39 @@ struct Recorded {
     staging: wgpu::Buffer,
 }
 
+type Buffers = HashMap<TensorId, Vec<wgpu::Buffer>>;
+
+/// What a graph dispatches.
+#[derive(Debug)]
+struct Calls {
+    each: Vec<Call>,
+    /// Grids of each one's kernels: those of `each[i]` are block `i`.
+    grids: wgpu::Buffer,
+}
+
+/// A dispatch.
 pub(super) struct Call {
-    node: usize,
+    nodes: Range<usize>,
     pub(super) key: PipelineKey,
     pub(super) pipeline: wgpu::ComputePipeline,
     pub(super) group: wgpu::BindGroup,
-    grid: Grid,
+    grids: Vec<Grid>,
+    /// Workgroups, if it is a chain, which asks for its grids itself.
+    threads: Option<u32>,
+}
+
+impl Call {
+    fn workgroups(&self, step: StepSize) -> [u32; 3] {
+        match self.threads {
+            Some(threads) => [threads, 1, 1],
+            None => self.grids[0](step),
+        }
+    }
 }
 
 impl std::fmt::Debug for Call {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Call({})", self.node)
+        write!(f, "Call({:?})", self.nodes)
     }
 }
 
@@ -85,9 +111,11 @@ impl GpuGraph {
             usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
             mapped_at_creation: false,
         });
-        let calls = bind(gpu, &mut store.pipelines, kernels(gpu, &graph), &step, &buffers);
+        let calls =
+            bind(gpu, &mut store.pipelines, dispatches(gpu, &graph), &step, &buffers);
         gpu.check()?;
-        Ok(Self { gpu: gpu.clone(), graph, calls, step, buffers, next: None })
+        let apart = OnceLock::new();
+        Ok(Self { gpu: gpu.clone(), graph, calls, apart, step, buffers, next: None })
     }
 
     /// The graph it runs.
@@ -96,12 +124,12 @@ impl GpuGraph {
     }
 
     pub(super) fn calls(&self) -> &[Call] {
-        &self.calls
+        &self.calls.each
     }
 
     /// Dispatches of a step.
     pub fn dispatches(&self) -> usize {
-        self.calls.len()
+        self.calls.each.len()
     }
 
     /// Runs one step and returns the tensors of `wanted` (outputs) as they are after it.
@@ -140,7 +168,7 @@ impl GpuGraph {
         let staging = staging.unwrap_or_else(|| self.staging(step, wanted));
         let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
         let mut pass = encoder.begin_compute_pass(&Default::default());
-        self.encode(&mut pass, step, 0..self.graph.nodes().len());
+        dispatch(&mut pass, step, &self.calls.each);
         drop(pass);
         self.copy(&mut encoder, step, wanted, &staging);
         Recorded { step, wanted: wanted.to_vec(), commands: encoder.finish(), staging }
@@ -153,19 +181,33 @@ impl GpuGraph {
         // The third word is `one` of shaders/lib/step.wgsl.
         let words = [step.rows as u32, step.outs as u32, 1, 0];
         self.gpu.queue.write_buffer(&self.step, 0, bytemuck::cast_slice(&words));
+        self.write_grids(step);
         for (id, data) in inputs {
             self.write(*id, data);
         }
     }
 
+    /// Tells chains the grids of their kernels.
+    fn write_grids(&self, step: StepSize) {
+        for (i, call) in self.calls.each.iter().enumerate().filter(|(_, c)| c.threads.is_some()) {
+            let grid = |g: &Grid| {
+                let [x, y, z] = g(step);
+                [x, y, z, 0]
+            };
+            let grids: Vec<[u32; 4]> = call.grids.iter().map(grid).collect();
+            let at = (i * UNIFORM_ALIGN) as u64;
+            self.gpu.queue.write_buffer(&self.calls.grids, at, bytemuck::cast_slice(&grids));
+        }
+    }
+
     /// Encodes and submits a range of nodes.
-    pub fn submit(&self, step: StepSize, nodes: std::ops::Range<usize>) {
+    pub fn submit(&self, step: StepSize, nodes: Range<usize>) {
         self.repeat(step, nodes, 1);
     }
 
     /// Encodes a range of nodes `times` times over and submits once, so that a benchmark's share of
     /// the cost of submission is small.
-    pub fn repeat(&self, step: StepSize, nodes: std::ops::Range<usize>, times: u32) {
+    pub fn repeat(&self, step: StepSize, nodes: Range<usize>, times: u32) {
         let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
         let mut pass = encoder.begin_compute_pass(&Default::default());
         for _ in 0..times {
@@ -179,17 +221,18 @@ impl GpuGraph {
         &self,
         pass: &mut wgpu::ComputePass<'_>,
         step: StepSize,
-        nodes: std::ops::Range<usize>,
+        nodes: Range<usize>,
     ) {
-        for call in self.calls.iter().filter(|c| nodes.contains(&c.node)) {
-            let [x, y, z] = (call.grid)(step);
-            if [x, y, z].contains(&0) {
-                continue;
-            }
-            pass.set_pipeline(&call.pipeline);
-            pass.set_bind_group(0, &call.group, &[]);
-            pass.dispatch_workgroups(x, y, z);
-        }
+        let chained = self.calls.each.iter().any(|c| c.threads.is_some());
+        let calls = match chained {
+            false => &self.calls,
+            true => self.apart.get_or_init(|| {
+                let (gpu, each) = (&self.gpu, apart(&self.gpu, &self.graph));
+                bind(gpu, &mut Pipelines::default(), each, &self.step, &self.buffers)
+            }),
+        };
+        let inside = |c: &&Call| nodes.start <= c.nodes.start && c.nodes.end <= nodes.end;
+        dispatch(pass, step, calls.each.iter().filter(inside));
     }
 
     /// Runs a step whose inputs are uploaded, and tells how long each node took by the device's own
@@ -213,7 +256,7 @@ impl GpuGraph {
     fn profile_nodes(
         &self,
         step: StepSize,
-        nodes: std::ops::Range<usize>,
+        nodes: Range<usize>,
     ) -> Result<Vec<Duration>> {
         let (device, count) = (&self.gpu.device, 2 * nodes.len() as u32);
         let queries = device.create_query_set(&wgpu::QuerySetDescriptor {
@@ -336,65 +379,93 @@ impl GpuGraph {
     }
 }
 
-/// The kernels of a graph, each with the number of its node.
-pub(super) fn kernels(gpu: &Gpu, graph: &Graph) -> Vec<(usize, Kernel)> {
-    let nodes = graph.nodes().iter().enumerate();
-    let of =
-        |(i, n): (usize, &Node)| n.op.kernels(graph, &gpu.limits).into_iter().map(move |k| (i, k));
-    nodes.flat_map(of).collect()
+fn dispatch<'a>(
+    pass: &mut wgpu::ComputePass<'_>,
+    step: StepSize,
+    calls: impl IntoIterator<Item = &'a Call>,
+) {
+    for call in calls {
+        let [x, y, z] = call.workgroups(step);
+        if [x, y, z].contains(&0) {
+            continue;
+        }
+        pass.set_pipeline(&call.pipeline);
+        pass.set_bind_group(0, &call.group, &[]);
+        pass.dispatch_workgroups(x, y, z);
+    }
 }
 
 /// Makes pipelines, parameter blocks and bind groups.
 fn bind(
     gpu: &Gpu,
     pipelines: &mut Pipelines,
-    kernels: Vec<(usize, Kernel)>,
+    dispatches: Vec<Dispatch>,
     step: &wgpu::Buffer,
-    buffers: &HashMap<TensorId, Vec<wgpu::Buffer>>,
-) -> Vec<Call> {
-    let made = pipelines.of(gpu, kernels.iter().map(|(_, k)| k));
+    buffers: &Buffers,
+) -> Calls {
+    let keys: Vec<_> = dispatches.iter().map(|d| d.key.clone()).collect();
+    let made = pipelines.of(gpu, &keys);
 
-    let slot = |i: usize| (i * UNIFORM_ALIGN) as u64;
-    let mut blocks = vec![0; kernels.len() * UNIFORM_ALIGN];
-    for (i, (_, kernel)) in kernels.iter().enumerate() {
-        let at = i * UNIFORM_ALIGN;
-        blocks[at..at + kernel.params.len()].copy_from_slice(&kernel.params);
+    let kernels = || dispatches.iter().flat_map(|d| &d.kernels);
+    let mut blocks = vec![0; kernels().count() * UNIFORM_ALIGN];
+    for (block, kernel) in blocks.chunks_exact_mut(UNIFORM_ALIGN).zip(kernels()) {
+        block[..kernel.params.len()].copy_from_slice(&kernel.params);
     }
-    let params = gpu.device.create_buffer(&wgpu::BufferDescriptor {
-        label: Some("params"),
-        size: blocks.len().max(UNIFORM_ALIGN) as u64,
-        usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
-        mapped_at_creation: false,
-    });
+    let buffer = |label, size: usize, usage| {
+        gpu.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some(label),
+            size: size.max(UNIFORM_ALIGN) as u64,
+            usage: usage | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        })
+    };
+    let params = buffer("params", blocks.len(), wgpu::BufferUsages::UNIFORM);
     gpu.queue.write_buffer(&params, 0, &blocks);
+    let chains = dispatches.iter().any(|d| d.threads.is_some());
+    let grids = if chains { dispatches.len() * UNIFORM_ALIGN } else { 0 };
+    let grids = buffer("grids", grids, wgpu::BufferUsages::UNIFORM);
+    let progress = buffer("progress", 0, wgpu::BufferUsages::STORAGE);
 
-    let calls = kernels.into_iter().zip(made).enumerate();
-    let calls = calls.map(|(i, ((node, kernel), (key, Pipeline { layout, pipeline })))| {
-        let uniform = |buffer, offset, size| {
-            wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                buffer,
-                offset,
-                size: std::num::NonZeroU64::new(size),
-            })
-        };
-        let block = kernel.params.len().next_multiple_of(16) as u64;
-        let mut entries = vec![
-            wgpu::BindGroupEntry { binding: 0, resource: uniform(&params, slot(i), block) },
-            wgpu::BindGroupEntry { binding: 1, resource: uniform(step, 0, 16) },
-        ];
-        for (j, b) in kernel.bindings.iter().enumerate() {
-            let buffer = &buffers[&b.used.tensor][b.part];
-            entries.push(wgpu::BindGroupEntry {
-                binding: j as u32 + 2,
-                resource: buffer.as_entire_binding(),
-            });
+    let block = |buffer, i: usize, size: usize| {
+        wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+            buffer,
+            offset: (i * UNIFORM_ALIGN) as u64,
+            size: std::num::NonZeroU64::new(size as u64),
+        })
+    };
+    let mut params_before = 0;
+    let calls = dispatches.into_iter().zip(made).enumerate();
+    let calls = calls.map(|(i, (dispatch, Pipeline { layout, pipeline }))| {
+        let Dispatch { nodes, kernels, key, threads } = dispatch;
+        let step = block(step, 0, 16);
+        let mut resources = vec![];
+        if threads.is_some() {
+            let grids = block(&grids, i, MOST_LINKS * size_of::<[u32; 4]>());
+            resources.extend([grids, step.clone(), progress.as_entire_binding()]);
         }
+        for kernel in &kernels {
+            let size = kernel.params.len().next_multiple_of(16);
+            resources.push(block(&params, params_before, size));
+            params_before += 1;
+            if threads.is_none() {
+                resources.push(step.clone());
+            }
+            let bound = |b: &Binding| buffers[&b.used.tensor][b.part].as_entire_binding();
+            resources.extend(kernel.bindings.iter().map(bound));
+        }
+        let entries: Vec<_> = resources
+            .into_iter()
+            .enumerate()
+            .map(|(i, resource)| wgpu::BindGroupEntry { binding: i as u32, resource })
+            .collect();
         let group = gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some(kernel.shader),
+            label: Some(&key.label()),
             layout: &layout,
             entries: &entries,
         });
-        Call { node, key, pipeline, group, grid: kernel.grid }
+        let grids = kernels.into_iter().map(|k| k.grid).collect();
+        Call { nodes, key, pipeline, group, grids, threads }
     });
-    calls.collect()
+    let each = calls.collect();
+    Calls { each, grids }
 }

@@ -22,6 +22,9 @@ pub struct Limits {
     pub serial_lanes: u32,
     /// How many threads share the workgroups of a dispatch on such an adapter.
     pub threads: usize,
+    /// How often a graph must have the same chain of kernels for a software adapter to run it as one
+    /// dispatch: a chain takes as long to compile as its kernels. 0 is never.
+    pub chains_from: usize,
     /// Whether there are integers of 64 bits, on an adapter that loads these as fast as 32.
     pub wide_loads: bool,
     /// Which of kernels that give the same result is taken.
@@ -35,9 +38,18 @@ impl Limits {
         subgroups: false,
         serial_lanes: 0,
         threads: 1,
+        chains_from: 0,
         wide_loads: false,
         tuning: Tuning::DEFAULT,
     };
+
+    /// Of a kernel whose invocations do not depend on each other: how many a workgroup has, where others
+    /// have `wg`, and whether it is [`Kernel::alone`]. In graphs for one row on a software adapter a
+    /// workgroup is one subgroup; with many rows there would be too many workgroups.
+    pub fn invocations(&self, graph: &Graph, wg: usize) -> (usize, bool) {
+        let alone = self.serial_lanes > 0 && graph.max.rows == 1;
+        (if alone { self.serial_lanes as usize } else { wg }, alone)
+    }
 
     /// The row ranges into which a weight must be parted so that each fits one binding: a single
     /// range where it fits whole. Parts end at multiples of the tensor's granule.
@@ -82,6 +94,9 @@ pub struct Kernel {
     pub bindings: Vec<Binding>,
     /// Workgroups; a grid with a zero dimension dispatches nothing.
     pub grid: Grid,
+    /// Whether workgroups are one subgroup of a software adapter and have no barriers. Several such
+    /// kernels may share a dispatch.
+    pub alone: bool,
 }
 
 impl Kernel {
@@ -99,7 +114,15 @@ impl Kernel {
             params: bytemuck::bytes_of(&params).to_vec(),
             bindings: bindings.into_iter().map(Binding::from).collect(),
             grid: Box::new(grid),
+            alone: false,
         }
+    }
+
+    /// Says whether its workgroups are one subgroup of a software adapter and have no barriers.
+    #[must_use]
+    pub fn alone(mut self, alone: bool) -> Self {
+        self.alone = alone;
+        self
     }
 
     /// Adds a flag.
@@ -115,15 +138,25 @@ impl Kernel {
         if on { self.flag(flag) } else { self }
     }
 
+    /// Of a kernel whose invocations do not depend on each other: on a software adapter a workgroup is one
+    /// subgroup.
+    #[must_use]
+    pub fn one_subgroup(self, limits: &Limits) -> Self {
+        match limits.serial_lanes {
+            0 => self,
+            lanes => self.constant("WG", lanes).alone(true),
+        }
+    }
+
     /// Of a kernel that includes `lib/reduce.wgsl`: how it sums over a workgroup of `wg` invocations
     /// on such a device. On a software adapter a workgroup is one subgroup instead, since a barrier
-    /// there costs more than a row's work.
+    /// there costs more than a row's work. If it has barriers of its own, it is not [`Kernel::alone`].
     #[must_use]
     pub fn reduces(self, limits: &Limits, wg: u32) -> Self {
         let kernel = self.flag_if(limits.subgroups, "SUBGROUPS");
         match limits.serial_lanes {
             0 => kernel.constant("WG", wg),
-            lanes => kernel.flag("ONE_SUBGROUP").constant("WG", lanes),
+            lanes => kernel.flag("ONE_SUBGROUP").constant("WG", lanes).alone(true),
         }
     }
 

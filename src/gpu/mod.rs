@@ -1,6 +1,7 @@
 //! The GPU side: adapter choice, feature tiers, shaders, buffers, and the executor of a
 //! [`crate::graph::Graph`] on wgpu.
 
+mod chain;
 mod device;
 mod disk_cache;
 mod exec;

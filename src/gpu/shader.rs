@@ -54,7 +54,18 @@ fn source(path: &str) -> &'static str {
 /// If there is no such shader, a directive is malformed or a constant is not declared: mistakes in
 /// the shaders or ops, found by the first test that builds them.
 pub fn specialise(name: &str, flags: &[&str], consts: &[(&str, u32)]) -> String {
-    let mut expansion = Expansion { flags, consts, ..Default::default() };
+    specialise_without(name, flags, consts, &[])
+}
+
+/// The same, without what these files of `shaders/lib/` would bring.
+fn specialise_without(
+    name: &str,
+    flags: &[&str],
+    consts: &[(&str, u32)],
+    files: &[&str],
+) -> String {
+    let included = files.iter().map(|&f| f.to_owned()).collect();
+    let mut expansion = Expansion { flags, consts, included, ..Default::default() };
     expansion.file(&format!("{name}.wgsl"), &[]);
     let out = expansion.out;
     let mut unused: HashSet<&str> = consts.iter().map(|c| c.0).collect();
@@ -78,6 +89,103 @@ pub fn specialise(name: &str, flags: &[&str], consts: &[(&str, u32)]) -> String 
         .collect();
     assert!(unused.is_empty(), "{name} declares no override {unused:?}");
     text
+}
+
+/// A kernel that is to be one of a chain.
+#[derive(Clone, Copy, Debug)]
+pub struct Link<'a> {
+    /// As for [`specialise`].
+    pub name: &'a str,
+    /// As for [`specialise`].
+    pub flags: &'a [&'a str],
+    /// As for [`specialise`].
+    pub consts: &'a [(&'a str, u32)],
+    /// For each of its storage buffers whether it is bound to be read only.
+    pub read_only: &'a [bool],
+}
+
+/// Bindings of a chain before those of its links: where their grids are, the step, and its progress.
+pub const CHAIN_BINDINGS: usize = 3;
+
+/// The WGSL of one kernel that does what all `links` do, one after the other, in workgroups of one
+/// subgroup of `lanes`: see `shaders/lib/chain.wgsl`. Each link has a binding for its parameters and,
+/// after it, those of its storage buffers; the first link's come after [`CHAIN_BINDINGS`].
+///
+/// # Panics
+/// As [`specialise`].
+pub fn chain(links: &[Link<'_>], lanes: u32) -> String {
+    let consts = [("LINKS", links.len() as u32), ("WG", lanes)];
+    let mut text = specialise("lib/chain", &["SUBGROUPS"], &consts);
+    let mut binding = CHAIN_BINDINGS;
+    for (i, link) in links.iter().enumerate() {
+        let wgsl = specialise_without(link.name, link.flags, link.consts, &["step"]);
+        text.push_str(&linked(&wgsl, &format!("link_{i}_"), binding, link.read_only));
+        binding += 1 + link.read_only.len();
+    }
+    text
+}
+
+/// A kernel's text with `prefix` before all its names, so that others may stand beside it, and `main` a
+/// function like any other. Binding 0 becomes `first`, binding 2 the one after it.
+fn linked(text: &str, prefix: &str, first: usize, read_only: &[bool]) -> String {
+    let names: HashSet<&str> = text.lines().filter_map(declared).collect();
+    let mut out = String::new();
+    let mut fields = false;
+    for line in text.lines().filter(|line| !line.starts_with("@compute")) {
+        let code = line.split("//").next().unwrap_or(line).trim_end();
+        let code = match binding(code) {
+            Some((0, rest)) => format!("@group(0) @binding({first}){rest}"),
+            Some((number, rest)) => {
+                let access = if read_only[number - 2] { "read" } else { "read_write" };
+                let (_, rest) = rest.split_once('>').unwrap_or(("", rest));
+                format!("@group(0) @binding({}) var<storage, {access}>{rest}", first + number - 1)
+            }
+            None => code.to_owned(),
+        };
+        fields |= code.starts_with("struct ");
+        renamed(&code, &names, prefix, fields, &mut out);
+        out.push('\n');
+        fields &= !code.ends_with('}');
+    }
+    out
+}
+
+/// What a line at the top of a file declares.
+fn declared(line: &str) -> Option<&str> {
+    let line = binding(line).map_or(line, |(_, rest)| rest.trim_start());
+    let word = |s: &str| s.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(s.len());
+    let rest = match &line[..word(line)] {
+        "var" if line.starts_with("var<") => line.split_once('>')?.1,
+        "fn" | "struct" | "const" | "alias" => line.split_once(' ')?.1,
+        _ => return None,
+    };
+    let rest = rest.trim_start();
+    Some(&rest[..word(rest)])
+}
+
+/// The number of the binding that a line declares, and what follows.
+fn binding(line: &str) -> Option<(usize, &str)> {
+    let (number, rest) = line.strip_prefix("@group(0) @binding(")?.split_once(')')?;
+    Some((number.parse().ok()?, rest))
+}
+
+/// Appends `code` with `prefix` before each of `names`, but for attributes, members, and for the names of a
+/// struct's `fields` where these are declared.
+fn renamed(code: &str, names: &HashSet<&str>, prefix: &str, fields: bool, out: &mut String) {
+    let inside = |c: char| c.is_alphanumeric() || c == '_';
+    let mut rest = code;
+    while let Some(begin) = rest.find(inside) {
+        let (before, from) = rest.split_at(begin);
+        let (word, after) = from.split_at(from.find(|c| !inside(c)).unwrap_or(from.len()));
+        out.push_str(before);
+        let member = before.ends_with(['.', '@']) || (fields && after.starts_with(':'));
+        if names.contains(word) && !member {
+            out.push_str(prefix);
+        }
+        out.push_str(word);
+        rest = after;
+    }
+    out.push_str(rest);
 }
 
 /// The line with its binding's number, if it declares one. Those before it are below `bindings`.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::thread;
 
 use super::Gpu;
-use super::exec::kernels;
+use super::chain::dispatches;
 use super::pipeline::Pipelines;
 use crate::graph::{Graph, Home, Tensor};
 use crate::{Error, Result};
@@ -46,10 +46,10 @@ impl GpuStore {
         source: &dyn WeightSource,
         progress: &mut dyn FnMut(u64),
     ) -> Result<()> {
-        let kernels = kernels(gpu, graph);
+        let keys: Vec<_> = dispatches(gpu, graph).into_iter().map(|d| d.key).collect();
         let mut pipelines = std::mem::take(&mut self.pipelines);
         let uploaded = thread::scope(|scope| {
-            scope.spawn(|| pipelines.of(gpu, kernels.iter().map(|(_, k)| k)));
+            scope.spawn(|| pipelines.of(gpu, &keys));
             self.upload(gpu, graph, source, progress)
         });
         self.pipelines = pipelines;
@@ -59,9 +59,10 @@ impl GpuStore {
     /// Makes the pipelines of several graphs for their devices at once, which are of one adapter.
     pub fn compile<'a>(&mut self, graphs: impl IntoIterator<Item = (&'a Gpu, &'a Graph)>) {
         let graphs: Vec<_> = graphs.into_iter().collect();
-        let all: Vec<_> = graphs.iter().flat_map(|(gpu, graph)| kernels(gpu, graph)).collect();
+        let all = graphs.iter().flat_map(|(gpu, graph)| dispatches(gpu, graph));
+        let keys: Vec<_> = all.map(|d| d.key).collect();
         if let Some((gpu, _)) = graphs.first() {
-            self.pipelines.of(gpu, all.iter().map(|(_, kernel)| kernel));
+            self.pipelines.of(gpu, &keys);
         }
     }
 

@@ -170,7 +170,7 @@ const LANE_BLOCKS: [LaneBlock; 4] = {
 };
 
 /// Outputs that an invocation of `matmul_lanes_rows` makes at most.
-const LANE_OUTS: [usize; 4] = [32, 16, 8, 4];
+const LANE_OUTS: [usize; 4] = [16, 32, 8, 4];
 
 /// Parts of the inner length of `matmul_transposed` that are gone through at the same time.
 const SPLITS: [usize; 4] = [4, 2, 8, 16];

@@ -81,10 +81,17 @@ fn dispatch_unbound(gpu: &Gpu, key: &PipelineKey) -> Result<()> {
             mapped_at_creation: false,
         })
     };
-    let uniform = buffer(wgpu::BufferUsages::UNIFORM);
-    let storage: Vec<_> = (0..key.buffers()).map(|_| buffer(wgpu::BufferUsages::STORAGE)).collect();
-    let bound = [&uniform, &uniform].into_iter().chain(&storage).enumerate();
+    let bound: Vec<_> = key
+        .bindings()
+        .into_iter()
+        .map(|ty| match ty {
+            wgpu::BufferBindingType::Uniform => buffer(wgpu::BufferUsages::UNIFORM),
+            wgpu::BufferBindingType::Storage { .. } => buffer(wgpu::BufferUsages::STORAGE),
+        })
+        .collect();
     let entries: Vec<_> = bound
+        .iter()
+        .enumerate()
         .map(|(i, b)| wgpu::BindGroupEntry { binding: i as u32, resource: b.as_entire_binding() })
         .collect();
     let group = gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {

@@ -274,8 +274,10 @@ pub trait Op: fmt::Debug + Send + Sync {
 /// One op at its place in the graph.
 #[derive(Debug)]
 pub struct Node {
-    /// Where in the model it stands, for reports: `layers.3.attn.wq_a`.
+    /// Where in the model it stands, for reports: `layers.3.wq_a`.
     pub label: String,
+    /// The layer it is of, if it is of one.
+    pub layer: Option<usize>,
     /// What it does.
     pub op: Box<dyn Op>,
 }
@@ -289,13 +291,13 @@ pub struct Graph {
     pub max: StepSize,
     tensors: Vec<Tensor>,
     nodes: Vec<Node>,
-    scope: Vec<String>,
+    layer: Option<usize>,
 }
 
 impl Graph {
     /// An empty graph for steps of up to `max` rows.
     pub fn new(name: impl Into<String>, max: StepSize) -> Self {
-        Self { name: name.into(), max, tensors: vec![], nodes: vec![], scope: vec![] }
+        Self { name: name.into(), max, tensors: vec![], nodes: vec![], layer: None }
     }
 
     /// All tensors, in the order of their ids.
@@ -323,21 +325,14 @@ impl Graph {
         self.ids().find(|&id| self.tensor(id).home == home && self.tensor(id).name == name)
     }
 
-    /// Runs `build` with `part` appended to the labels of the nodes it pushes.
-    pub fn scoped<T>(&mut self, part: impl Into<String>, build: impl FnOnce(&mut Self) -> T) -> T {
-        self.scope.push(part.into());
-        let out = build(self);
-        self.scope.pop();
-        out
+    /// Says which layer of the model nodes are pushed for from now on, if any.
+    pub fn set_layer(&mut self, layer: Option<usize>) {
+        self.layer = layer;
     }
 
     /// The label a node called `part` would get here.
     pub fn label(&self, part: &str) -> String {
-        let mut s = self.scope.join(".");
-        if !s.is_empty() && !part.is_empty() {
-            s.push('.');
-        }
-        s + part
+        self.layer.map_or_else(|| part.to_owned(), |layer| format!("layers.{layer}.{part}"))
     }
 
     fn add(&mut self, tensor: Tensor) -> TensorId {
@@ -416,9 +411,9 @@ impl Graph {
         self.shared(Tensor { name: name.into(), elem, rows, cols, home: Home::Output, granule: 1 })
     }
 
-    /// Appends an op; `part` is its label within the present scope.
+    /// Appends an op; `part` is its label within the present layer.
     pub fn push(&mut self, part: &str, op: impl Op + 'static) {
         let label = self.label(part);
-        self.nodes.push(Node { label, op: Box::new(op) });
+        self.nodes.push(Node { label, layer: self.layer, op: Box::new(op) });
     }
 }

@@ -48,8 +48,10 @@ pub fn text_graph(
     let streams = ops::embed(&mut b.g, b.rows, table, vision, c.hc_mult);
     let mut mix = None;
     for (l, kind) in c.layers.iter().enumerate() {
+        b.g.set_layer(Some(l));
         mix = b.layer(l, *kind, streams, mix)?;
     }
+    b.g.set_layer(None);
 
     let last = ops::gather(&mut b.g, streams, b.outs);
     let x = b.hc_head(last)?;

@@ -26,8 +26,10 @@ pub fn text_graph(
     let table = b.matrix("model.embed_tokens.weight", c.vocab, c.hidden)?;
     let mut x = ops::embed(&mut b.g, b.rows, table, None, 1);
     for l in 0..c.layers {
+        b.g.set_layer(Some(l));
         x = b.layer(x, &format!("model.layers.{l}"), rope)?;
     }
+    b.g.set_layer(None);
     b.finish_stream(x, c.eps, c.vocab, c.tied.then_some(table))
 }
 

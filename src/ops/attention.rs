@@ -216,7 +216,7 @@ impl Op for Node {
             .flag_if(whole && limits.wide_loads, "WIDE")
             .flag_if(self.parts.is_some(), "PARTS");
         let turn_back = TurnBack { table: a.table, rope };
-        let merge = self.parts.map(|p| p.merge(splits, graph, self.out, Some(turn_back)));
+        let merge = self.parts.map(|p| p.merge(splits, graph, self.out, Some(turn_back), limits));
         [tiles.tell(kernel, limits)].into_iter().chain(merge).collect()
     }
 

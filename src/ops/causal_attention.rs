@@ -211,7 +211,7 @@ impl Op for Node {
             .flag_if(whole, "FOURS")
             .flag_if(whole && limits.wide_loads, "WIDE")
             .flag_if(self.parts.is_some(), "PARTS");
-        let merge = self.parts.map(|p| p.merge(splits, graph, self.out, None));
+        let merge = self.parts.map(|p| p.merge(splits, graph, self.out, None, limits));
         [tiles.tell(kernel, limits)].into_iter().chain(merge).collect()
     }
 

@@ -64,7 +64,7 @@ impl Op for Combine {
         Some(Part::Sum(self.0))
     }
 
-    fn kernels(&self, graph: &Graph, _: &Limits) -> Vec<Kernel> {
+    fn kernels(&self, graph: &Graph, limits: &Limits) -> Vec<Kernel> {
         let cols = graph.tensor(self.0.to).cols;
         let params = Params { cols: cols as u32, k: self.0.k as u32, pad: [0; 2] };
         vec![
@@ -72,7 +72,8 @@ impl Op for Combine {
                 grid((s.rows * cols).div_ceil(SPAN))
             })
             .flag_if(self.0.beside.is_some(), "SHARED")
-            .constant("SPAN", SPAN as u32),
+            .constant("SPAN", SPAN as u32)
+            .one_subgroup(limits),
         ]
     }
 

@@ -193,6 +193,7 @@ impl Op for Compress {
         vec![
             Kernel::new("compress", params, self.uses(), move |s| grid(pools * s.rows))
                 .reduces(limits, 128)
+                .alone(false)
                 .flag_if(pools == 2, "TWO")
                 .constant("MOST", most as u32),
         ]

@@ -78,7 +78,7 @@ impl Op for CopyColumns {
         }
     }
 
-    fn kernels(&self, graph: &Graph, _: &Limits) -> Vec<Kernel> {
+    fn kernels(&self, graph: &Graph, limits: &Limits) -> Vec<Kernel> {
         let (from, to) = (graph.tensor(self.from), graph.tensor(self.to));
         let (rows, n) = (from.rows, self.count * self.width);
         let params = Params {
@@ -93,8 +93,10 @@ impl Op for CopyColumns {
             rows_per_row: rows.per_row as u32,
             rows_per_out: rows.per_out as u32,
         };
-        let workgroups = move |s: StepSize| grid((rows.at(s) * n).div_ceil(WG));
-        vec![Kernel::new("copy_columns", params, self.uses(), workgroups)]
+        let (wg, alone) = limits.invocations(graph, WG);
+        let workgroups = move |s: StepSize| grid((rows.at(s) * n).div_ceil(wg));
+        let kernel = Kernel::new("copy_columns", params, self.uses(), workgroups);
+        vec![kernel.constant("WG", wg as u32).alone(alone)]
     }
 
     fn cost(&self, graph: &Graph, step: StepSize) -> Cost {

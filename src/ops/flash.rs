@@ -44,7 +44,8 @@ impl Tiles {
     /// For `queries` that may share a workgroup, and values of so many dims.
     pub fn new(queries: usize, value_dim: usize, limits: &Limits) -> Self {
         let lanes = limits.serial_lanes as usize;
-        if lanes > 0 && queries <= FEW_QUERIES {
+        if lanes > 0 && queries <= FEW_QUERIES * 4 {
+            let queries = queries.min(FEW_QUERIES);
             let value_fours = value_dim.div_ceil(4 * lanes);
             if queries * value_fours <= FEW_SUMS {
                 return Self {
@@ -97,7 +98,7 @@ impl Tiles {
         let kernel =
             consts.into_iter().fold(kernel, |k, (name, value)| k.constant(name, value as u32));
         match self.form {
-            Form::Few => return kernel.flag("FEW_QUERIES").flag("SUBGROUPS"),
+            Form::Few => return kernel.flag("FEW_QUERIES").flag("SUBGROUPS").alone(true),
             Form::Lanes { key_fours } => {
                 let kernel = kernel.flag("QUERIES_A_LANE").flag("SUBGROUPS");
                 return kernel.constant("KEY_FOURS", key_fours as u32);
@@ -180,6 +181,7 @@ impl Parts {
         graph: &Graph,
         out: TensorId,
         turn_back: Option<TurnBack>,
+        limits: &Limits,
     ) -> Kernel {
         let heads = self.heads;
         let params = MergeParams {
@@ -192,6 +194,7 @@ impl Parts {
         bindings.extend(turn_back.map(|t| t.table.read()));
         Kernel::new("attention_merge", params, bindings, move |s| grid(s.rows * heads))
             .flag_if(turn_back.is_some(), "TURN_BACK")
+            .one_subgroup(limits)
     }
 }
 

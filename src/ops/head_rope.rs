@@ -114,7 +114,7 @@ impl Op for HeadRope {
         }
     }
 
-    fn kernels(&self, graph: &Graph, _: &Limits) -> Vec<Kernel> {
+    fn kernels(&self, graph: &Graph, limits: &Limits) -> Vec<Kernel> {
         let (t, rope) = (graph.tensor(self.x), graph.tensor(self.table).cols);
         let (rows, heads) = (t.rows, self.heads);
         let (dims, (gap, next)) = (t.cols / heads, self.pairs.steps(rope));
@@ -130,7 +130,7 @@ impl Op for HeadRope {
         };
         let kernel =
             Kernel::new("head_rope", params, self.uses(), move |s| grid(rows.at(s) * heads));
-        vec![kernel]
+        vec![kernel.one_subgroup(limits)]
     }
 
     fn cost(&self, graph: &Graph, step: StepSize) -> Cost {

@@ -151,6 +151,7 @@ impl Few {
             ("OUTS", lanes.most_outs),
             ("LOADED", 1 + usize::from(two)),
         ];
-        lanes.tell(kernel, &consts).flag_if(two, "TWO").flag_if(two && lanes.wide, "WIDER")
+        let kernel = lanes.tell(kernel, &consts).alone(true);
+        kernel.flag_if(two, "TWO").flag_if(two && lanes.wide, "WIDER")
     }
 }

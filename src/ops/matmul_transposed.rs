@@ -46,7 +46,7 @@ struct MatmulTransposed {
 }
 
 /// Columns a workgroup, times the parts of the inner length: 8 for each of the shader's `WG`.
-const WORKGROUP_COLUMNS: usize = 8 * 64;
+const WG: usize = 64;
 /// Rows of x a workgroup serves at most.
 const ROWS_MAX: usize = 8;
 
@@ -81,7 +81,8 @@ impl Op for MatmulTransposed {
         let (x, w, y) = (graph.tensor(self.x), graph.tensor(self.w), graph.tensor(self.y));
         let s = self.slices;
         let at_once = y.rows.at(graph.max).next_power_of_two().min(ROWS_MAX);
-        let splits = limits.tuning.splits();
+        let (wg, alone) = limits.invocations(graph, WG);
+        let splits = if alone { 1 } else { limits.tuning.splits() };
         let kernels =
             limits.parts(graph, self.w).into_iter().enumerate().filter_map(|(part, range)| {
                 let held = s.held(self.groups, self.inner, &range);
@@ -98,13 +99,14 @@ impl Op for MatmulTransposed {
                     group: held.groups.start as u32,
                     ..Params::new(x, w, y)
                 };
-                let (rows, blocks) = (y.rows, w.cols.div_ceil(WORKGROUP_COLUMNS / splits));
+                let (rows, blocks) = (y.rows, w.cols.div_ceil(8 * wg / splits));
                 let mut kernel = Kernel::new("matmul_transposed", params, self.uses(), move |s| {
                     [blocks, rows.at(s).div_ceil(at_once), groups].map(|b| b as u32)
                 });
                 kernel.bindings[1].part = part;
-                let consts = [("SPLIT", splits), ("ROWS", at_once)];
-                Some(kernel.constants(consts).flag(w.elem.name()))
+                let consts = [("WG", wg), ("SPLIT", splits), ("ROWS", at_once)];
+                let kernel = kernel.constants(consts).flag(w.elem.name());
+                Some(kernel.flag_if(alone, "ALONE").alone(alone))
             });
         kernels.collect()
     }

@@ -150,6 +150,7 @@ impl Op for Pre {
         vec![
             Kernel::new("mhc_pre", params, self.uses(), move |s| grid(rows.at(s)))
                 .reduces(limits, 256)
+                .alone(false)
                 .constant("N", self.p.n as u32),
         ]
     }

@@ -53,10 +53,11 @@ impl Op for RingWrite {
         }
     }
 
-    fn kernels(&self, graph: &Graph, _: &Limits) -> Vec<Kernel> {
+    fn kernels(&self, graph: &Graph, limits: &Limits) -> Vec<Kernel> {
         let cols = graph.tensor(self.src).cols as u32;
         let params = Params { cols, cap: self.cap as u32, pad: [0; 2] };
-        vec![Kernel::new("ring_write", params, self.uses(), |s| grid(s.rows))]
+        let kernel = Kernel::new("ring_write", params, self.uses(), |s| grid(s.rows));
+        vec![kernel.one_subgroup(limits)]
     }
 
     fn cost(&self, graph: &Graph, step: StepSize) -> Cost {

@@ -106,7 +106,7 @@ impl Op for RopeKeep {
         }
     }
 
-    fn kernels(&self, graph: &Graph, _: &Limits) -> Vec<Kernel> {
+    fn kernels(&self, graph: &Graph, limits: &Limits) -> Vec<Kernel> {
         let (dims, rope) = (self.dims(graph), graph.tensor(self.table).cols);
         let (gap, next) = self.pairs.steps(rope);
         let params = Params {
@@ -120,7 +120,8 @@ impl Op for RopeKeep {
             pad: 0,
         };
         let blocks = (graph.tensor(self.qkv).cols / 2).div_ceil(SPAN);
-        vec![Kernel::new("rope_keep", params, self.uses(), move |s| grid(s.rows * blocks))]
+        let kernel = Kernel::new("rope_keep", params, self.uses(), move |s| grid(s.rows * blocks));
+        vec![kernel.one_subgroup(limits)]
     }
 
     fn cost(&self, graph: &Graph, step: StepSize) -> Cost {

@@ -113,17 +113,20 @@ impl Op for Swiglu {
             uses.pop();
         }
         let narrow = self.eight_bits.is_some();
+        let (wg, alone) = limits.invocations(graph, WG);
         let groups = move |s| {
             let rows = rows.at(s);
             let groups = rows * (cols / EIGHT_BIT_GROUP);
-            grid(if narrow { groups.div_ceil(WG) } else { rows * cols.div_ceil(4 * WG) })
+            grid(if narrow { groups.div_ceil(wg) } else { rows * cols.div_ceil(4 * wg) })
         };
         let kernel = Kernel::new("swiglu", params, uses, groups);
         let whole = cols.is_multiple_of(4);
         let kernel = kernel
             .flag_if(self.up.is_none(), "PACKED")
             .flag_if(whole, "FOURS")
-            .flag_if(whole && limits.wide_loads, "WIDE");
+            .flag_if(whole && limits.wide_loads, "WIDE")
+            .constant("WG", wg as u32)
+            .alone(alone);
         vec![flag_eight_bits(kernel, self.eight_bits, keep)]
     }
 
