@@ -119,6 +119,29 @@ fixtures! {
     llama llama_bias qwen2 v2 v2_lite v3 v3_fp8 v32
 }
 
+/// Kernels of a layer in one dispatch do what they do in one each.
+#[test]
+fn chains_give_the_same_bits() {
+    let Some(gpu) = common::gpu() else { return };
+    for name in ["llama_bias", "v3", "text_official"] {
+        let (checkpoint, ids) = (Checkpoint::open(folder(name)).unwrap(), expected(name).ids);
+        let run = |chains_from| {
+            let options = EngineOptions {
+                backend: Backend::Gpu,
+                context: Some(ids.len()),
+                qat: Some(Qat::Off),
+                chains_from: Some(chains_from),
+                ..EngineOptions::default()
+            };
+            let mut engine = Engine::load(&checkpoint, &options, &mut |_, _, _| {}).unwrap();
+            (logits(&mut engine, &ids, &[], 1), engine.dispatches())
+        };
+        let ((apart, many), (chained, fewer)) = (run(0), run(1));
+        assert!(apart == chained, "{name}: other logits in chains");
+        assert_eq!(fewer < many, gpu.limits.serial_lanes > 0, "{name}: {fewer:?} of {many:?}");
+    }
+}
+
 /// Every op of every family on the GPU against its reference.
 #[test]
 fn ops_agree_with_their_references() {

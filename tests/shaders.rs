@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 use fathom::formats::{Checkpoint, ModelConfig, Weights};
-use fathom::gpu::{Kernel, Limits, shader};
+use fathom::gpu::shader::{self, CHAIN_BINDINGS, Link};
+use fathom::gpu::{Kernel, Limits};
 use fathom::graph::{Access, Graph, StepSize};
 use fathom::models::deepseek_v4_vision::vision_graph;
 use fathom::models::{Capacity, ModelWeights, text_graph};
@@ -242,6 +243,11 @@ const VARIANTS: &[Variants] = &[
         &[FORMAT],
         &[&[("ROWS", 1)], &[("ROWS", 8)], &[("ROWS", 1), ("SPLIT", 16)]],
     ),
+    variants(
+        "matmul_transposed",
+        &[FORMAT, &["ALONE"]],
+        &[&[("WG", 8), ("SPLIT", 1), ("ROWS", 1)]],
+    ),
     variants("mhc_head", &[REDUCE], STREAMS),
     variants("mhc_post", &[&["", "FOURS"], &["", "SUM", "SUM BESIDE"]], STREAMS),
     variants("mhc_post", &[&["FOURS MIX"], &["", "SUM", "SUM BESIDE"]], MIXED),
@@ -442,9 +448,15 @@ fn bindings_fit(module: &Module, kernel: &Kernel, place: &str) {
 /// Parses, validates and translates one specialisation, and holds it against the core limits.
 fn check(shader: &str, flags: &[&str], consts: &[(&str, u32)]) -> Module {
     let place = format!("{shader} {flags:?} {consts:?}");
-    let wgsl = shader::specialise(shader, flags, consts);
-    let module = naga::front::wgsl::parse_str(&wgsl)
-        .unwrap_or_else(|e| panic!("{place}: {}", e.emit_to_string(&wgsl)));
+    let module = translate(&shader::specialise(shader, flags, consts), flags, &place);
+    core_limits(&module, &place);
+    module
+}
+
+/// Parses, validates and translates a shader that has these flags.
+fn translate(wgsl: &str, flags: &[&str], place: &str) -> Module {
+    let module = naga::front::wgsl::parse_str(wgsl)
+        .unwrap_or_else(|e| panic!("{place}: {}", e.emit_to_string(wgsl)));
     let subgroups = flags.contains(&"SUBGROUPS");
     // Nothing beyond the core (unpack2x16float is of it), except in the tier that says so.
     let mut may = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
@@ -452,15 +464,62 @@ fn check(shader: &str, flags: &[&str], consts: &[(&str, u32)]) -> Module {
     may.set(Capabilities::SHADER_INT64, flags.contains(&"WIDE"));
     let info = Validator::new(ValidationFlags::all(), may)
         .validate(&module)
-        .unwrap_or_else(|e| panic!("{place}: {}", e.emit_to_string(&wgsl)));
-    core_limits(&module, &place);
+        .unwrap_or_else(|e| panic!("{place}: {}", e.emit_to_string(wgsl)));
     // As the tests run it and as it ships.
     for checked in [true, false] {
-        to_spirv(&module, &info, subgroups, checked, &place);
-        to_msl(&module, &info, subgroups, checked, &place);
-        to_hlsl(&module, &info, subgroups, checked, &place);
+        to_spirv(&module, &info, subgroups, checked, place);
+        to_msl(&module, &info, subgroups, checked, place);
+        to_hlsl(&module, &info, subgroups, checked, place);
     }
     module
+}
+
+/// Several kernels in one: each has its own names and bindings, and what it may not write it does not.
+#[test]
+fn chains_translate() {
+    let norm: &[&str] = &["SUBGROUPS", "ONE_SUBGROUP", "FOURS"];
+    let product: &[&str] = &["Q4_1", "SUBGROUPS", "X8", "RESIDUAL"];
+    let attention: &[&str] = &["SUBGROUPS", "FOURS", "FEW_QUERIES"];
+    let width: &[(&str, u32)] = &[("WG", 8)];
+    let few: &[(&str, u32)] = &[("QUERIES", 3), ("KEYS", 8), ("WG", 8), ("VALUE_FOURS", 2)];
+    // The norm's weight, and the weight of each product, are read only.
+    let links = [
+        Link { name: "rms_norm", flags: norm, consts: width, read_only: &[false, true, false] },
+        Link {
+            name: "matmul_lanes_rows",
+            flags: product,
+            consts: width,
+            read_only: &[false, true, false, false],
+        },
+        Link {
+            name: "rope_keep",
+            flags: &[],
+            consts: width,
+            read_only: &[true, false, true, false, false],
+        },
+        Link {
+            name: "causal_attention",
+            flags: attention,
+            consts: few,
+            read_only: &[true, false, false, false, true, false],
+        },
+        Link {
+            name: "matmul_lanes_rows",
+            flags: product,
+            consts: width,
+            read_only: &[false, true, false, false],
+        },
+    ];
+    let module = translate(&shader::chain(&links, 8), &["SUBGROUPS"], "chain");
+    let bindings: Vec<_> = bound(&module).collect();
+    let of = |space: fn(AddressSpace) -> bool| bindings.iter().filter(|b| space(b.1)).count();
+    let read_only: usize = links.iter().flat_map(|l| l.read_only).filter(|&&r| r).count();
+    let all: usize = links.iter().map(|l| l.read_only.len()).sum();
+    // The chain's own are its grids, the step and its progress.
+    assert_eq!(of(|s| s == AddressSpace::Uniform), links.len() + 2);
+    assert_eq!(of(|s| s == AddressSpace::Storage { access: StorageAccess::LOAD }), read_only);
+    let places: HashSet<_> = bindings.iter().map(|b| b.0.binding).collect();
+    assert_eq!(places.len(), links.len() + all + CHAIN_BINDINGS);
 }
 
 fn layout(module: &Module) -> Layouter {

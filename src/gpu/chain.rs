@@ -97,7 +97,8 @@ fn may_join(gpu: &Gpu, graph: &Graph, chain: &[Dispatch], next: &Dispatch) -> bo
     let layer = |d: &Dispatch| graph.nodes()[d.nodes.start].layer;
     let limits = gpu.device.limits();
     // Its own are two uniforms and a storage buffer.
-    let (uniforms, storage) = (all().count() + 2, all().map(|k| k.bindings.len()).sum::<usize>() + 1);
+    let (uniforms, storage) =
+        (all().count() + 2, all().map(|k| k.bindings.len()).sum::<usize>() + 1);
     all().all(|k| k.alone)
         && chain.first().is_some_and(|first| layer(first).is_some() && layer(first) == layer(next))
         && all().count() <= MOST_LINKS

@@ -170,7 +170,7 @@ pub fn adapters() -> Result<Vec<AdapterReport>> {
 }
 
 /// See [`Limits::chains_from`].
-const CHAINS_FROM: usize = 4;
+const CHAINS_FROM: usize = 6;
 
 /// An open device.
 #[derive(Clone, Debug)]

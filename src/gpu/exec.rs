@@ -111,8 +111,7 @@ impl GpuGraph {
             usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
             mapped_at_creation: false,
         });
-        let calls =
-            bind(gpu, &mut store.pipelines, dispatches(gpu, &graph), &step, &buffers);
+        let calls = bind(gpu, &mut store.pipelines, dispatches(gpu, &graph), &step, &buffers);
         gpu.check()?;
         let apart = OnceLock::new();
         Ok(Self { gpu: gpu.clone(), graph, calls, apart, step, buffers, next: None })
@@ -217,12 +216,7 @@ impl GpuGraph {
         self.gpu.queue.submit([encoder.finish()]);
     }
 
-    fn encode(
-        &self,
-        pass: &mut wgpu::ComputePass<'_>,
-        step: StepSize,
-        nodes: Range<usize>,
-    ) {
+    fn encode(&self, pass: &mut wgpu::ComputePass<'_>, step: StepSize, nodes: Range<usize>) {
         let chained = self.calls.each.iter().any(|c| c.threads.is_some());
         let calls = match chained {
             false => &self.calls,
@@ -253,11 +247,7 @@ impl GpuGraph {
     }
 
     /// A pass a node, with a timestamp at either end.
-    fn profile_nodes(
-        &self,
-        step: StepSize,
-        nodes: Range<usize>,
-    ) -> Result<Vec<Duration>> {
+    fn profile_nodes(&self, step: StepSize, nodes: Range<usize>) -> Result<Vec<Duration>> {
         let (device, count) = (&self.gpu.device, 2 * nodes.len() as u32);
         let queries = device.create_query_set(&wgpu::QuerySetDescriptor {
             label: Some("profile"),

@@ -59,9 +59,10 @@ impl PipelineKey {
         let storage = |&read_only: &bool| wgpu::BufferBindingType::Storage { read_only };
         let buffers = |k: &KernelKey| k.read_only.iter().map(storage).collect::<Vec<_>>();
         match self.lanes {
-            None => {
-                [uniform, uniform].into_iter().chain(self.kernels.iter().flat_map(buffers)).collect()
-            }
+            None => [uniform, uniform]
+                .into_iter()
+                .chain(self.kernels.iter().flat_map(buffers))
+                .collect(),
             Some(_) => {
                 let links = self.kernels.iter().flat_map(|k| [vec![uniform], buffers(k)].concat());
                 [uniform, uniform, storage(&false)].into_iter().chain(links).collect()

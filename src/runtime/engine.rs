@@ -48,6 +48,9 @@ pub struct EngineOptions {
     /// Whether kernels are those that `fathom tune` has chosen, if it has for this adapter; else they
     /// are the defaults.
     pub tuned: bool,
+    /// See [`Limits::chains_from`](crate::gpu::Limits::chains_from); `None` takes the device's own. Of
+    /// software adapters alone.
+    pub chains_from: Option<usize>,
 }
 
 impl Default for EngineOptions {
@@ -63,6 +66,7 @@ impl Default for EngineOptions {
             quant: None,
             activations: Activations::F32,
             tuned: true,
+            chains_from: None,
         }
     }
 }
@@ -387,6 +391,9 @@ fn open(options: &EngineOptions) -> Result<(Option<Gpu>, String)> {
         Some(Ok(false)) | None => String::new(),
         Some(Err(e)) => format!(", not tuned: {e}"),
     };
+    if gpu.limits.serial_lanes > 0 {
+        gpu.limits.chains_from = options.chains_from.unwrap_or(gpu.limits.chains_from);
+    }
     let device = format!("{}: {}{tuned}", gpu.report, gpu.reason);
     Ok((Some(gpu), device))
 }
