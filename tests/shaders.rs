@@ -214,6 +214,21 @@ const VARIANTS: &[Variants] = &[
         &[&[("PAIRS", 1), ("ROWS", 2)]],
     ),
     variants(
+        "matmul_lanes_ring",
+        &[FORMAT, &["SUBGROUPS"], &["", "X8", "X8 WIDE"], &["", "BIAS", "RESIDUAL"]],
+        &[&[]],
+    ),
+    variants(
+        "matmul_lanes_ring",
+        &[FORMAT, &["SUBGROUPS TWO X8"], &["", "WIDE WIDER"]],
+        &[&[("LOADED", 2), ("OUTS", 32)]],
+    ),
+    variants(
+        "matmul_lanes_ring",
+        &[INTEGERS, &["SUBGROUPS EIGHT_BITS"], &["", "BYTES", "WIDE", "TWO"], &["", "BIAS"]],
+        &[&[]],
+    ),
+    variants(
         "matmul_lanes_rows",
         &[
             FORMAT,

@@ -22,7 +22,7 @@ use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
 use super::matmul_gated::MatmulGated;
-use super::matmul_lanes::{Few, Lanes};
+use super::matmul_lanes::{Few, Lanes, Ring};
 use super::quantize_activations::{CodeOrder, EIGHT_BIT_GROUP, columns, expand as expand_codes};
 use super::rms_norm::normalise;
 use super::swiglu::gated;
@@ -546,7 +546,14 @@ impl Op for Matmul {
                     continue;
                 }
                 Kind::Lanes(lanes) => {
-                    let kernel = kernel(lanes.shader(), params, lanes.block(), 1..=most);
+                    let ring = lanes.ring(count);
+                    let fewer = ring.map_or(most, |(_, above)| above.min(most));
+                    if let Some((ring, above)) = ring.filter(|r| most > r.1) {
+                        let params = Params { outs: ring.outs as u32, ..params };
+                        let kernel = kernel(Ring::SHADER, params, ring.block(), above + 1..=most);
+                        kernels.push(ring.set(kernel));
+                    }
+                    let kernel = kernel(lanes.shader(), params, lanes.block(), 1..=fewer);
                     let mut kernel = lanes.set(kernel, lanes.width);
                     if lanes.again() {
                         kernel.bindings.push(kernel.bindings[1]);

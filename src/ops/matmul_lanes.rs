@@ -39,6 +39,8 @@ pub(super) struct Lanes {
     codes: Option<CodeOrder>,
     /// Whether two outputs are made with one multiplication.
     pairs: bool,
+    /// Whether the product is soon made.
+    small: bool,
 }
 
 /// `matmul_lanes_rows` for one weight.
@@ -78,8 +80,19 @@ impl Lanes {
         let paired = matches!(w.elem, Elem::Block(_)) && w.cols.is_multiple_of(PAIR);
         let wide = limits.wide_loads;
         let threads = limits.threads;
-        let lanes =
-            Self { width, threads, wide, paired, banks, outs, rows, most_outs, codes, pairs };
+        let lanes = Self {
+            width,
+            threads,
+            wide,
+            paired,
+            banks,
+            outs,
+            rows,
+            most_outs,
+            codes,
+            pairs,
+            small,
+        };
         able.then_some(lanes)
     }
 
@@ -120,6 +133,14 @@ impl Lanes {
         Few { lanes: self, rows: rows.next_power_of_two().min(self.width), outs }
     }
 
+    /// For more rows than these with a weight of so many outputs, if there is a kernel for them.
+    pub fn ring(self, outputs: usize) -> Option<(Ring, usize)> {
+        let able = self.width == Ring::WIDTH && !self.pairs && self.banks == 1 && !self.small;
+        let teams = outputs.div_ceil(self.width);
+        let outs = teams.div_ceil(teams.div_ceil(Ring::MOST_OUTS));
+        able.then_some((Ring { lanes: self, outs }, 2 * self.width))
+    }
+
     fn tell(self, kernel: Kernel, consts: &[(&'static str, usize)]) -> Kernel {
         self.loads(kernel, consts)
             .flag_if(self.codes.is_some(), "EIGHT_BITS")
@@ -130,6 +151,40 @@ impl Lanes {
     fn loads(self, kernel: Kernel, consts: &[(&'static str, usize)]) -> Kernel {
         let kernel = consts.iter().fold(kernel, |k, &(name, value)| k.constant(name, value as u32));
         kernel.flag("SUBGROUPS").flag_if(self.wide, "WIDE")
+    }
+}
+
+/// `matmul_lanes_ring` for one weight.
+#[derive(Clone, Copy)]
+pub(super) struct Ring {
+    lanes: Lanes,
+    /// Times as many outputs as lanes that a workgroup makes.
+    pub outs: usize,
+}
+
+impl Ring {
+    pub const SHADER: &str = "matmul_lanes_ring";
+    /// Rows of a lane: the shader's `PART`.
+    const PART: usize = 4;
+    /// Times as many outputs as lanes that a workgroup makes at most.
+    const MOST_OUTS: usize = 32;
+    /// Lanes whose numbers go round in one instruction.
+    const WIDTH: usize = 8;
+
+    /// Outputs and rows a workgroup makes.
+    pub fn block(self) -> [usize; 2] {
+        [self.lanes.width * self.outs, self.lanes.width * Self::PART]
+    }
+
+    pub fn set(self, kernel: Kernel) -> Kernel {
+        let lanes = self.lanes;
+        let consts = [
+            ("WG", lanes.width),
+            ("OUTS", Self::MOST_OUTS),
+            ("LOADED", 1 + usize::from(lanes.paired)),
+        ];
+        let kernel = lanes.tell(kernel, &consts);
+        kernel.flag_if(lanes.paired, "TWO").flag_if(lanes.paired && lanes.wide, "WIDER")
     }
 }
 

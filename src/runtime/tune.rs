@@ -161,6 +161,9 @@ impl Scale {
     }
 }
 
+/// Rows for which `matmul_lanes` is measured: above them there is another kernel.
+const LANE_ROWS: usize = 16;
+
 /// A case for every choice, of shapes that are usual.
 pub fn usual_cases(software: bool) -> Vec<Case> {
     let scale = Scale::of(software);
@@ -190,9 +193,7 @@ fn usual_case(choice: Choice, scale: Scale) -> Case {
             Work::Narrow => product(choice, of(numbers, [1024, scale.large[1]]), scale.rows, scale),
             Work::Wide => product(choice, of(numbers, scale.large), scale.rows, scale),
         },
-        Choice::MatmulLanes(numbers) => {
-            product(choice, of(numbers, scale.large), scale.rows, scale)
-        }
+        Choice::MatmulLanes(numbers) => product(choice, of(numbers, scale.large), LANE_ROWS, scale),
         Choice::MatmulLanesRows(numbers) => product(choice, of(numbers, [4096, 1024]), 1, scale),
         Choice::MatmulTransposed => transposed(),
         Choice::Attention => attention(Heads::V4),
@@ -230,7 +231,8 @@ pub fn model_cases(
             Choice::CausalAttention => return causal_attention(Heads::of(&config), scale.keys),
             Choice::MatmulTransposed => return usual_case(choice, scale),
             Choice::MatmulTiles(_, Work::Small) => Work::FEW_ROWS.min(capacity.chunk),
-            Choice::MatmulTiles(..) | Choice::MatmulLanes(_) => capacity.chunk.min(scale.rows),
+            Choice::MatmulTiles(..) => capacity.chunk.min(scale.rows),
+            Choice::MatmulLanes(_) => LANE_ROWS.min(capacity.chunk),
             Choice::MatmulRows(..) | Choice::MatmulLanesRows(_) => 1,
         };
         match products.iter().max_by_key(work) {

@@ -104,12 +104,18 @@ fn latent_projections() {
 #[test]
 fn dense_in_large_tiles() {
     let Some(gpu) = gpu() else { return };
-    for (rows, outputs, inner, elem) in [
+    let mut random = Random::new(8);
+    let shapes = [
         (33, 256, 256, Elem::F32),
         (70, 301, 259, Elem::BF16),
         (130, 300, 288, Elem::Block(BlockFormat::Q4_0)),
         (32, 300, 288, Elem::Block(BlockFormat::Q4_0)),
-    ] {
+    ];
+    let of = |elem| {
+        let inner = random.cols(elem, &[256, 288, 320]);
+        (random.int(17..50), random.int(256..600), inner, elem)
+    };
+    for (rows, outputs, inner, elem) in shapes.into_iter().chain(formats().map(of)) {
         let mut case = Case::new(rows as u64, StepSize { rows, outs: 1 });
         case.graph.max.rows = 130;
         let g = &mut case.graph;
