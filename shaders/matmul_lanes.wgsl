@@ -14,6 +14,7 @@ override BLOCK: u32 = 8u;
 // Outputs of an invocation.
 override OUTS: u32 = 2u;
 //#include matmul
+//#include gated
 //#include x_numbers
 
 //#include lanes_block

@@ -14,6 +14,7 @@ override BLOCK: u32 = 8u;
 override PAIRS: u32 = 2u;
 // With flag TWO scales of two times 32 elements are loaded at once.
 //#include matmul
+//#include gated
 //#include x_integers
 //#include weight_numbers W=w
 //#include lanes_block

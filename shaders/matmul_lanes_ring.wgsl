@@ -9,24 +9,27 @@
 override WG: u32 = 8u;
 // Rows of a lane.
 const PART: u32 = 4u;
-// Rows a workgroup serves.
-const BLOCK: u32 = WG * PART;
 // Times WG outputs that a workgroup makes at most: params.outs.
 override OUTS: u32 = 16u;
 // How many times 32 elements are multiplied at once: two with flag TWO, for an even number of them.
 override LOADED: u32 = 1u;
 //#include matmul
 //#include x_numbers
-//#include lanes_block
 
 @compute @workgroup_size(WG)
 fn main(ids_in: Ids) {
-    let block = block_of(ids_in.group);
+    let group = params.group + ids_in.group.z;
+    let weight_row = ids_in.group.z * params.w_step + params.w_at;
+    let x_at = group * params.x_step + params.x_at;
+    let y_at = group * params.y_step + params.y_at + params.first;
+    let row0 = ids_in.group.y * WG * PART;
+    let rows = y_rows();
     let lane = ids_in.sublane;
     let n0 = ids_in.group.x * WG * params.outs;
     // Beyond the last, outputs and rows are made again, and dropped.
 //#each R 4
-    let begin_$R = x_row(block.row0 + min($Ru * WG + lane, block.rows - 1u)) * params.x_cols + block.x_at;
+    let row_$R = row0 + $Ru * WG + lane;
+    let begin_$R = min(row_$R, rows - 1u) / params.share * params.x_cols + x_at;
 //#end
     var sums: array<vec4<f32>, OUTS * WG>;
     let last = (params.oct - 1u) / 4u;
@@ -37,7 +40,7 @@ fn main(ids_in: Ids) {
 //#end
 //#end
         for (var j = 0u; j < params.outs; j++) {
-            let at = (block.weight_row + min(n0 + j * WG + lane, block.outputs - 1u)) * params.pitch;
+            let at = (weight_row + min(n0 + j * WG + lane, params.count - 1u)) * params.pitch;
 //#if TWO
             let both = w_load_two(at, g);
             let w_0 = both.first;
@@ -92,11 +95,11 @@ fn main(ids_in: Ids) {
     for (var j = 0u; j < params.outs; j++) {
         for (var o = 0u; o < WG; o += step.one) {
             let n = n0 + j * WG + (lane + o) % WG;
-            if n < block.outputs {
+            if n < params.count {
                 let sum = sums[j * WG + o];
 //#each R 4
-                if $Ru * WG + lane < block.rows {
-                    put(y_row(block.row0 + $Ru * WG + lane), block.y_at + n, sum[$R]);
+                if row_$R < rows {
+                    put(row_$R, y_at + n, sum[$R]);
                 }
 //#end
             }

@@ -17,6 +17,7 @@ override OUTS: u32 = 8u;
 // How many times 32 elements of a weight are loaded at once: two with flag TWO.
 override LOADED: u32 = 1u;
 //#include matmul
+//#include gated
 //#include x_numbers
 
 //#if EXPERTS

@@ -9,6 +9,7 @@ override OUTS: u32 = 4u;
 // Rows of x a workgroup serves.
 override ROWS: u32 = 1u;
 //#include matmul
+//#include gated
 //#include matmul_q8
 const TEAMS: u32 = WG / LANES;
 const BLOCK: u32 = TEAMS * OUTS;

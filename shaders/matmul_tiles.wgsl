@@ -7,6 +7,7 @@ override BN: u32 = 32u;
 override TM: u32 = 4u;
 override TN: u32 = 4u;
 //#include matmul
+//#include gated
 //#include matmul_f32
 const WIDTH: u32 = BN / TN;
 const WG: u32 = WIDTH * (BM / TM);

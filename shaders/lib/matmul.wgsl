@@ -36,11 +36,3 @@ fn put(row: u32, col: u32, product: f32) {
 //#endif
     y[to] = sum;
 }
-
-//#if GATED
-fn gated(gate: f32, up: f32, scale: f32) -> f32 {
-    let g = min(gate, params.limit);
-    let u = clamp(up, -params.limit, params.limit);
-    return g / (1.0 + exp(-g)) * u * scale;
-}
-//#endif
