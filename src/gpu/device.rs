@@ -386,8 +386,9 @@ impl Gpu {
             return self.device.create_shader_module(desc);
         }
         // SAFETY: only Fathom's own shaders come here. They bound every index by sizes from their
-        // Params, which are those of the bound buffers, and every loop by such a size; the op tests
-        // run the same shaders in checked form. Divisors are sizes too, and never zero.
+        // Params, which are those of the bound buffers, and every loop by such a size, but for the one
+        // in which a chain's workgroup waits for others that have begun; the op tests run the same
+        // shaders in checked form. Divisors are sizes too, and never zero.
         unsafe {
             self.device.create_shader_module_trusted(desc, wgpu::ShaderRuntimeChecks::unchecked())
         }
