@@ -80,6 +80,9 @@ const MOST_TIMED: usize = 2048;
 
 /// Alignment of dynamic and static uniform offsets that every device allows.
 const UNIFORM_ALIGN: usize = 256;
+/// Grids in a block of that size: no fewer than a chain has links.
+const BLOCK_GRIDS: usize = UNIFORM_ALIGN / size_of::<[u32; 4]>();
+const _: () = assert!(MOST_LINKS <= BLOCK_GRIDS);
 
 impl GpuGraph {
     /// Compiles the kernels of `graph` and binds them to the buffers of `store`, which must already
@@ -188,15 +191,18 @@ impl GpuGraph {
 
     /// Tells chains the grids of their kernels.
     fn write_grids(&self, step: StepSize) {
-        for (i, call) in self.calls.each.iter().enumerate().filter(|(_, c)| c.threads.is_some()) {
-            let grid = |g: &Grid| {
-                let [x, y, z] = g(step);
-                [x, y, z, 0]
-            };
-            let grids: Vec<[u32; 4]> = call.grids.iter().map(grid).collect();
-            let at = (i * UNIFORM_ALIGN) as u64;
-            self.gpu.queue.write_buffer(&self.calls.grids, at, bytemuck::cast_slice(&grids));
+        let calls = &self.calls.each;
+        if calls.iter().all(|c| c.threads.is_none()) {
+            return;
         }
+        let mut grids = vec![[0; 4]; calls.len() * BLOCK_GRIDS];
+        for (block, call) in grids.chunks_exact_mut(BLOCK_GRIDS).zip(calls) {
+            for (to, grid) in block.iter_mut().zip(&call.grids) {
+                let [x, y, z] = grid(step);
+                *to = [x, y, z, 0];
+            }
+        }
+        self.gpu.queue.write_buffer(&self.calls.grids, 0, bytemuck::cast_slice(&grids));
     }
 
     /// Encodes and submits a range of nodes.

@@ -23,7 +23,7 @@ pub struct Limits {
     /// How many threads share the workgroups of a dispatch on such an adapter.
     pub threads: usize,
     /// How often a graph must have the same chain of kernels for a software adapter to run it as one
-    /// dispatch: a chain takes as long to compile as its kernels. 0 is never.
+    /// dispatch, since it takes longer to compile than its kernels. 0 is never.
     pub chains_from: usize,
     /// Whether there are integers of 64 bits, on an adapter that loads these as fast as 32.
     pub wide_loads: bool,
