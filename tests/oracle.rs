@@ -123,7 +123,10 @@ fixtures! {
 #[test]
 fn chains_give_the_same_bits() {
     let Some(gpu) = common::gpu() else { return };
-    for name in ["llama_bias", "v3", "text_official"] {
+    // Wide subgroups take compilers minutes.
+    let wide = gpu.limits.serial_lanes > 8;
+    let names = ["llama_bias", "v3", "text_official"];
+    for &name in if wide { &names[..1] } else { &names } {
         let (checkpoint, ids) = (Checkpoint::open(folder(name)).unwrap(), expected(name).ids);
         let run = |chains_from| {
             let options = EngineOptions {

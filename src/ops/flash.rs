@@ -35,6 +35,8 @@ enum Form {
 /// Queries that one subgroup takes at most, and sums of values that each of its lanes has.
 const FEW_QUERIES: usize = 4;
 const FEW_SUMS: usize = 32;
+/// Workgroups that may share the queries of a row.
+const FEW_BLOCKS: usize = 4;
 /// Queries of a lane of its own.
 const LANE_QUERIES: usize = 4;
 /// Dims up to which a lane has all of its queries and sums at hand.
@@ -44,7 +46,9 @@ impl Tiles {
     /// For `queries` that may share a workgroup, and values of so many dims.
     pub fn new(queries: usize, value_dim: usize, limits: &Limits) -> Self {
         let lanes = limits.serial_lanes as usize;
-        if lanes > 0 && queries <= FEW_QUERIES * 4 {
+        // Compilers take minutes over this kernel with wide subgroups.
+        let most = if lanes > 8 { FEW_QUERIES } else { FEW_BLOCKS * FEW_QUERIES };
+        if lanes > 0 && queries <= most {
             let queries = queries.min(FEW_QUERIES);
             let value_fours = value_dim.div_ceil(4 * lanes);
             if queries * value_fours <= FEW_SUMS {
