@@ -2,7 +2,6 @@
 //! for them: chains of kernels, see `shaders/lib/chain.wgsl`.
 
 use std::collections::HashMap;
-use std::ops::Range;
 
 use super::pipeline::PipelineKey;
 use super::{Gpu, Kernel};
@@ -11,8 +10,8 @@ use crate::graph::Graph;
 /// One dispatch of a graph.
 #[derive(Debug)]
 pub(super) struct Dispatch {
-    /// The nodes of which it runs kernels.
-    pub nodes: Range<usize>,
+    /// The first node of which it runs a kernel.
+    pub node: usize,
     /// One, or the links of a chain.
     pub kernels: Vec<Kernel>,
     pub key: PipelineKey,
@@ -41,8 +40,8 @@ pub(super) fn apart(gpu: &Gpu, graph: &Graph) -> Vec<Dispatch> {
     let nodes = graph.nodes().iter().enumerate();
     let kernels =
         nodes.flat_map(|(i, n)| n.op.kernels(graph, &gpu.limits).into_iter().map(move |k| (i, k)));
-    let dispatch = |(i, kernel): (usize, Kernel)| Dispatch {
-        nodes: i..i + 1,
+    let dispatch = |(node, kernel): (usize, Kernel)| Dispatch {
+        node,
         key: PipelineKey::of(&kernel),
         kernels: vec![kernel],
         threads: None,
@@ -81,10 +80,10 @@ pub(super) fn dispatches(gpu: &Gpu, graph: &Graph) -> Vec<Dispatch> {
     chains.collect()
 }
 
+/// One dispatch of a chain, which is never empty.
 fn join(gpu: &Gpu, chain: Vec<Dispatch>, key: PipelineKey) -> Dispatch {
-    let ends = chain.first().zip(chain.last()).map_or(0..0, |(a, z)| a.nodes.start..z.nodes.end);
     Dispatch {
-        nodes: ends,
+        node: chain[0].node,
         kernels: chain.into_iter().flat_map(|d| d.kernels).collect(),
         key,
         threads: Some(gpu.limits.threads as u32),
@@ -94,7 +93,7 @@ fn join(gpu: &Gpu, chain: Vec<Dispatch>, key: PipelineKey) -> Dispatch {
 /// Whether `next` may be the next link of `chain`.
 fn may_join(gpu: &Gpu, graph: &Graph, chain: &[Dispatch], next: &Dispatch) -> bool {
     let all = || chain.iter().chain([next]).flat_map(|d| &d.kernels);
-    let layer = |d: &Dispatch| graph.nodes()[d.nodes.start].layer;
+    let layer = |d: &Dispatch| graph.nodes()[d.node].layer;
     let limits = gpu.device.limits();
     // Its own are two uniforms and a storage buffer.
     let (uniforms, storage) =

@@ -49,9 +49,16 @@ struct Calls {
     grids: wgpu::Buffer,
 }
 
+impl Calls {
+    fn chained(&self) -> bool {
+        self.each.iter().any(|c| c.threads.is_some())
+    }
+}
+
 /// A dispatch.
 pub(super) struct Call {
-    nodes: Range<usize>,
+    /// The first node of which it runs a kernel.
+    node: usize,
     pub(super) key: PipelineKey,
     pub(super) pipeline: wgpu::ComputePipeline,
     pub(super) group: wgpu::BindGroup,
@@ -71,7 +78,7 @@ impl Call {
 
 impl std::fmt::Debug for Call {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Call({:?})", self.nodes)
+        write!(f, "Call({})", self.node)
     }
 }
 
@@ -191,10 +198,10 @@ impl GpuGraph {
 
     /// Tells chains the grids of their kernels.
     fn write_grids(&self, step: StepSize) {
-        let calls = &self.calls.each;
-        if calls.iter().all(|c| c.threads.is_none()) {
+        if !self.calls.chained() {
             return;
         }
+        let calls = &self.calls.each;
         let mut grids = vec![[0; 4]; calls.len() * BLOCK_GRIDS];
         for (block, call) in grids.chunks_exact_mut(BLOCK_GRIDS).zip(calls) {
             for (to, grid) in block.iter_mut().zip(&call.grids) {
@@ -223,16 +230,14 @@ impl GpuGraph {
     }
 
     fn encode(&self, pass: &mut wgpu::ComputePass<'_>, step: StepSize, nodes: Range<usize>) {
-        let chained = self.calls.each.iter().any(|c| c.threads.is_some());
-        let calls = match chained {
+        let calls = match self.calls.chained() {
             false => &self.calls,
             true => self.apart.get_or_init(|| {
                 let (gpu, each) = (&self.gpu, apart(&self.gpu, &self.graph));
                 bind(gpu, &mut Pipelines::default(), each, &self.step, &self.buffers)
             }),
         };
-        let inside = |c: &&Call| nodes.start <= c.nodes.start && c.nodes.end <= nodes.end;
-        dispatch(pass, step, calls.each.iter().filter(inside));
+        dispatch(pass, step, calls.each.iter().filter(|c| nodes.contains(&c.node)));
     }
 
     /// Runs a step whose inputs are uploaded, and tells how long each node took by the device's own
@@ -432,7 +437,7 @@ fn bind(
     let mut params_before = 0;
     let calls = dispatches.into_iter().zip(made).enumerate();
     let calls = calls.map(|(i, (dispatch, Pipeline { layout, pipeline }))| {
-        let Dispatch { nodes, kernels, key, threads } = dispatch;
+        let Dispatch { node, kernels, key, threads } = dispatch;
         let step = block(step, 0, 16);
         let mut resources = vec![];
         if threads.is_some() {
@@ -460,7 +465,7 @@ fn bind(
             entries: &entries,
         });
         let grids = kernels.into_iter().map(|k| k.grid).collect();
-        Call { nodes, key, pipeline, group, grids, threads }
+        Call { node, key, pipeline, group, grids, threads }
     });
     let each = calls.collect();
     Calls { each, grids }

@@ -101,8 +101,8 @@ impl PipelineKey {
             count: None,
         };
         let entries: Vec<_> = self.bindings().into_iter().enumerate().map(entry).collect();
-        let label = self.label();
-        let (device, label) = (&gpu.device, Some(label.as_str()));
+        let name = self.label();
+        let (device, label) = (&gpu.device, Some(name.as_str()));
         let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
             label,
             entries: &entries,
@@ -112,7 +112,7 @@ impl PipelineKey {
             bind_group_layouts: &[Some(&layout)],
             immediate_size: 0,
         });
-        let module = gpu.module(&self.label(), self.wgsl());
+        let module = gpu.module(&name, self.wgsl());
         let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label,
             layout: Some(&pipeline_layout),
