@@ -498,39 +498,34 @@ fn chains_translate() {
     let width: &[(&str, u32)] = &[("WG", 8)];
     let few: &[(&str, u32)] = &[("QUERIES", 3), ("KEYS", 8), ("WG", 8), ("VALUE_FOURS", 2)];
     // The norm's weight, and the weight of each product, are read only.
+    let link = |name, flags, consts, read_only, placed, params| Link {
+        name,
+        flags,
+        consts,
+        read_only,
+        placed,
+        params,
+    };
     let links = [
-        Link { name: "rms_norm", flags: norm, consts: width, read_only: &[false, true, false] },
-        Link {
-            name: "matmul_lanes_rows",
-            flags: product,
-            consts: width,
-            read_only: &[false, true, false, false],
-        },
-        Link {
-            name: "rope_keep",
-            flags: &[],
-            consts: width,
-            read_only: &[true, false, true, false, false],
-        },
-        Link {
-            name: "causal_attention",
-            flags: attention,
-            consts: few,
-            read_only: &[true, false, false, false, true, false],
-        },
-        Link {
-            name: "matmul_lanes_rows",
-            flags: product,
-            consts: width,
-            read_only: &[false, true, false, false],
-        },
+        link("rms_norm", norm, width, &[false, true, false], &[false, true, true], 3),
+        link("matmul_lanes_rows", product, width, &[false, true, false, false], &[true; 4], 2),
+        link("rope_keep", &[], width, &[true, false, true, false, false], &[false; 5], 1),
+        link(
+            "causal_attention",
+            attention,
+            few,
+            &[true, false, false, false, true, false],
+            &[false, true, true, true, false, true],
+            1,
+        ),
+        link("matmul_lanes_rows", product, width, &[false, true, false, false], &[false; 4], 1),
     ];
-    let module = translate(&shader::chain(&links, 8), &["SUBGROUPS"], "chain");
+    let module = translate(&shader::chain(&links, 8, 20), &["SUBGROUPS"], "chain");
     let bindings: Vec<_> = bound(&module).collect();
     let of = |space: fn(AddressSpace) -> bool| bindings.iter().filter(|b| space(b.1)).count();
     let read_only: usize = links.iter().flat_map(|l| l.read_only).filter(|&&r| r).count();
     let all: usize = links.iter().map(|l| l.read_only.len()).sum();
-    // The chain's own are its grids, the step and its progress.
+    // The chain's own are its calls, the step and its progress.
     assert_eq!(of(|s| s == AddressSpace::Uniform), links.len() + 2);
     assert_eq!(of(|s| s == AddressSpace::Storage { access: StorageAccess::LOAD }), read_only);
     let places: HashSet<_> = bindings.iter().map(|b| b.0.binding).collect();

@@ -1,23 +1,31 @@
-// Several kernels, its links, in one dispatch, for software adapters, where each dispatch wakes threads
+// Calls of several kernels, its links, in one dispatch, for software adapters, where each dispatch wakes threads
 // and waits for them, which takes as long as a small kernel's work. As many workgroups as there are
-// threads take the links' blocks (what would be workgroups of theirs) in order, and none of a link before
-// all of the links before it are done. A block is waited for only once a workgroup has taken it, which
+// threads take the blocks (what would be workgroups) of all calls in order, and none of a call before
+// all of the calls before it are done. A block is waited for only once a workgroup has taken it, which
 // waits for earlier ones alone, so that it ends if but workgroups that have begun go on running,
 // however few run at a time.
 //
 // Links are kernels whose workgroups are one subgroup and have no barriers. src/gpu/shader.rs puts
-// them after this file, with `link_0_`, `link_1_`, ... before all of their names. What one writes and
+// them after this file, with `link_0_`, `link_1_`, ... before all of their names, and has calls of a link
+// find their own parameters, and their own places in buffers. What one writes and
 // another reads is bound `read_write` in both, and ordered by atomics on `progress`.
 
 override LINKS: u32 = 1u;
+override CALLS: u32 = 1u;
+override PLACED_FOURS: u32 = 1u;
+// Where in a call's `link` it says which of the link's parameters it has.
+override PARAMS_BIT: u32 = 16u;
 // Lanes of a subgroup, which is the workgroup.
 override WG: u32 = 8u;
 //#include step
 
-struct Chain {
-    grids: array<vec4<u32>, LINKS>,  // blocks of each link, by dimension
+struct Call {
+    grid: vec3<u32>,  // its blocks, by dimension
+    link: u32,
+    // Where its places begin in the buffers that calls of the link share, in words.
+    places: array<vec4<u32>, PLACED_FOURS>,
 }
-@group(0) @binding(0) var<uniform> chain: Chain;
+@group(0) @binding(0) var<uniform> calls: array<Call, CALLS>;
 
 struct Progress {
     taken: atomic<u32>,
@@ -30,8 +38,8 @@ struct Progress {
 @compute @workgroup_size(WG)
 fn main(ids_in: Ids) {
     let first = ids_in.sublane == 0u;
-    var link = 0u;
-    // Blocks of earlier links.
+    var call = 0u;
+    // Blocks of earlier calls.
     var before = 0u;
     loop {
         var taken = 0u;
@@ -39,11 +47,11 @@ fn main(ids_in: Ids) {
             taken = atomicAdd(&progress.taken, 1u);
         }
         taken = subgroupBroadcastFirst(taken);
-        while link < LINKS && taken >= before + blocks(link) {
-            before += blocks(link);
-            link++;
+        while call < CALLS && taken >= before + blocks(call) {
+            before += blocks(call);
+            call++;
         }
-        if link == LINKS {
+        if call == CALLS {
             break;
         }
         if first {
@@ -52,13 +60,14 @@ fn main(ids_in: Ids) {
             }
         }
         let block = taken - before;
-        let grid = chain.grids[link].xyz;
+        let grid = calls[call].grid;
         var ids = ids_in;
         ids.group = vec3(block % grid.x, block / grid.x % grid.y, block / grid.x / grid.y);
         ids.groups = grid;
-        switch link {
+        switch calls[call].link % (1u << PARAMS_BIT) {
 //#each I LINKS
             case $Iu: {
+                link_$I_begin_call(call);
                 link_$I_main(ids);
             }
 //#end
@@ -76,7 +85,7 @@ fn main(ids_in: Ids) {
     }
 }
 
-fn blocks(link: u32) -> u32 {
-    let grid = chain.grids[link];
+fn blocks(call: u32) -> u32 {
+    let grid = calls[call].grid;
     return grid.x * grid.y * grid.z;
 }

@@ -3,35 +3,163 @@
 
 use std::collections::HashMap;
 
-use super::pipeline::PipelineKey;
+use super::pipeline::{KernelKey, LinkKey, PipelineKey};
+use super::store::{Homes, Place, Room};
 use super::{Gpu, Kernel};
-use crate::graph::Graph;
+use crate::graph::{Graph, TensorId};
 
 /// One dispatch of a graph.
 #[derive(Debug)]
 pub(super) struct Dispatch {
     /// The first node of which it runs a kernel.
     pub node: usize,
-    /// One, or the links of a chain.
+    /// One, or the calls of a chain.
     pub kernels: Vec<Kernel>,
     pub key: PipelineKey,
-    /// Workgroups, if it is a chain.
-    pub threads: Option<u32>,
+    /// If it is a chain.
+    pub chain: Option<Chain>,
 }
 
-/// Kernels of a chain at most.
-pub(super) const MOST_LINKS: usize = 16;
+/// What the calls of a chain have in common, and what not.
+#[derive(Debug, Default)]
+pub(super) struct Chain {
+    pub links: Vec<Link>,
+    pub calls: Vec<Called>,
+}
+
+/// A kernel that a chain may call several times.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub key: KernelKey,
+    /// All parameters that calls have.
+    pub params: Vec<Vec<u8>>,
+    pub bound: Vec<Bound>,
+}
+
+/// One call of a link.
+#[derive(Debug)]
+pub(super) struct Called {
+    pub link: usize,
+    /// Which of the link's parameters it has.
+    pub params: usize,
+    bound: Vec<Bound>,
+}
+
+/// What a binding is bound to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Bound {
+    /// A part of a tensor with a buffer of its own.
+    Tensor(TensorId, usize),
+    /// A place.
+    Place(Place),
+    /// All of a buffer, of which each call has another place.
+    Room(Room),
+}
+
+/// Links and calls of a chain at most.
+const MOST_LINKS: usize = 16;
+const MOST_CALLS: usize = 512;
 
 /// Code of a chain at most, as [`code`] has it. Compilers take more than twice as long for twice the code.
 const MOST_CODE: usize = 16;
+/// The same of a chain of all layers.
+const MOST_CODE_OF_ALL: usize = 32;
 
 /// About how long a compiler takes for a kernel, where a small one is 1.
-fn code(kernel: &Kernel) -> usize {
+fn code(kernel: &KernelKey) -> usize {
     match kernel.shader {
         "attention" | "causal_attention" => 8,
         "matmul_lanes_rows" if kernel.flags.contains(&"GATED") => 6,
         "matmul_lanes_rows" => 4,
         _ => 1,
+    }
+}
+
+impl Bound {
+    /// What calls may share of which one has `self` and the other `other`.
+    fn with(self, other: Self) -> Option<Self> {
+        match (self, other) {
+            (a, b) if a == b => Some(a),
+            (Self::Place(Place { room, .. }) | Self::Room(room), Self::Place(b)) if b.room == room => {
+                Some(Self::Room(room))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Chain {
+    /// Of all these kernels, in this order.
+    fn new<'a>(
+        kernels: impl IntoIterator<Item = &'a Kernel>,
+        graph: &Graph,
+        homes: &Homes<'_>,
+    ) -> Self {
+        let mut chain = Self::default();
+        kernels.into_iter().for_each(|kernel| chain.call(kernel, graph, homes));
+        chain
+    }
+
+    fn call(&mut self, kernel: &Kernel, graph: &Graph, homes: &Homes<'_>) {
+        let key = KernelKey::in_chain(kernel, graph);
+        let bound = kernel.bindings.iter().map(|b| {
+            let place = homes.of(b.used.tensor).get(b.part);
+            place.map_or(Bound::Tensor(b.used.tensor, b.part), |&place| Bound::Place(place))
+        });
+        let bound: Vec<_> = bound.collect();
+        // A link already here, and what its bindings become.
+        let shared = self.links.iter().enumerate().filter(|(_, link)| link.key == key).find_map(|(i, link)| {
+            let each = link.bound.iter().zip(&bound).map(|(a, &b)| a.with(b));
+            Some((i, each.collect::<Option<Vec<_>>>()?))
+        });
+        let link = match shared {
+            Some((link, bound)) => {
+                self.links[link].bound = bound;
+                link
+            }
+            None => {
+                self.links.push(Link { key, params: vec![], bound: bound.clone() });
+                self.links.len() - 1
+            }
+        };
+        let all = &mut self.links[link].params;
+        let params = all.iter().position(|p| *p == kernel.params).unwrap_or_else(|| {
+            all.push(kernel.params.clone());
+            all.len() - 1
+        });
+        self.calls.push(Called { link, params, bound });
+    }
+
+    /// Whether a device can run it, and compile it soon enough.
+    fn is_fit(&self, gpu: &Gpu, most_code: usize) -> bool {
+        let limits = gpu.device.limits();
+        // Its own are two uniforms and a storage buffer.
+        let uniforms = self.links.len() + 2;
+        let storage = self.links.iter().map(|l| l.bound.len()).sum::<usize>() + 1;
+        self.links.len() <= MOST_LINKS
+            && self.calls.len() <= MOST_CALLS
+            && self.links.iter().map(|l| code(&l.key)).sum::<usize>() <= most_code
+            && uniforms <= limits.max_uniform_buffers_per_shader_stage as usize
+            && storage <= limits.max_storage_buffers_per_shader_stage as usize
+    }
+
+    fn key(&self, gpu: &Gpu) -> PipelineKey {
+        let links = self.links.iter().map(|link| LinkKey {
+            kernel: link.key.clone(),
+            placed: link.bound.iter().map(|b| matches!(b, Bound::Room(_))).collect(),
+            params: link.params.len(),
+        });
+        PipelineKey::chain(links.collect(), gpu.limits.serial_lanes, self.calls.len())
+    }
+
+    /// Where in the link's buffers the call's places begin, in bytes.
+    pub fn places(&self, call: &Called) -> Vec<u64> {
+        let each = self.links[call.link].bound.iter().zip(&call.bound);
+        let each = each.filter_map(|(link, call)| match (link, call) {
+            (Bound::Room(_), Bound::Place(place)) => Some(place.offset),
+            _ => None,
+        });
+        each.collect()
     }
 }
 
@@ -42,66 +170,111 @@ pub(super) fn apart(gpu: &Gpu, graph: &Graph) -> Vec<Dispatch> {
         nodes.flat_map(|(i, n)| n.op.kernels(graph, &gpu.limits).into_iter().map(move |k| (i, k)));
     let dispatch = |(node, kernel): (usize, Kernel)| Dispatch {
         node,
-        key: PipelineKey::of(&kernel),
+        key: PipelineKey::of(&kernel, graph, &gpu.limits),
         kernels: vec![kernel],
-        threads: None,
+        chain: None,
     };
     kernels.map(dispatch).collect()
 }
 
-/// The dispatches of a graph. On a software adapter, of graphs for one row, those of a layer that follow
-/// each other and can be links are a chain, if there are enough layers like it.
-pub(super) fn dispatches(gpu: &Gpu, graph: &Graph) -> Vec<Dispatch> {
+/// The dispatches of a graph. On a software adapter, of graphs for one row, all layers are a chain, if
+/// there is little enough code in them; else kernels of a layer that follow each other are, if there are
+/// enough layers like it.
+pub(super) fn dispatches(gpu: &Gpu, graph: &Graph, homes: &Homes<'_>) -> Vec<Dispatch> {
     let apart = apart(gpu, graph);
-    let from = gpu.limits.chains_from;
-    if from == 0 || graph.max.rows != 1 {
+    if !gpu.limits.chains(graph) {
         return apart;
     }
+    match chain_of_all(gpu, graph, homes, apart) {
+        Ok(dispatches) => dispatches,
+        Err(apart) => chains_of_layers(gpu, graph, homes, apart),
+    }
+}
+
+/// With all layers in one chain, or as they were.
+fn chain_of_all(
+    gpu: &Gpu,
+    graph: &Graph,
+    homes: &Homes<'_>,
+    mut apart: Vec<Dispatch>,
+) -> Result<Vec<Dispatch>, Vec<Dispatch>> {
+    let in_layer = |d: &Dispatch| graph.nodes()[d.node].layer.is_some();
+    let first = apart.iter().position(in_layer);
+    let Some((first, last)) = first.zip(apart.iter().rposition(in_layer)) else { return Err(apart) };
+    let layers = &apart[first..=last];
+    if !layers.iter().all(|d| in_layer(d) && is_alone(d)) {
+        return Err(apart);
+    }
+    let chain = Chain::new(kernels(layers), graph, homes);
+    let often = chain.calls.len() >= gpu.limits.chains_from * chain.links.len();
+    if !often || !chain.is_fit(gpu, MOST_CODE_OF_ALL) {
+        return Err(apart);
+    }
+    let after = apart.split_off(last + 1);
+    let layers = apart.split_off(first);
+    let key = chain.key(gpu);
+    apart.push(join(layers, chain, key));
+    apart.extend(after);
+    Ok(apart)
+}
+
+fn chains_of_layers(
+    gpu: &Gpu,
+    graph: &Graph,
+    homes: &Homes<'_>,
+    apart: Vec<Dispatch>,
+) -> Vec<Dispatch> {
+    let layer = |d: &Dispatch| graph.nodes()[d.node].layer;
+    let may_join = |joined: &[Dispatch], next: &Dispatch| {
+        let all = || joined.iter().chain([next]);
+        all().all(is_alone)
+            && joined.iter().all(|d| layer(d).is_some() && layer(d) == layer(next))
+            && Chain::new(kernels(all()), graph, homes).is_fit(gpu, MOST_CODE)
+    };
     let mut joined: Vec<Vec<Dispatch>> = vec![];
     for next in apart {
         match joined.last_mut() {
-            Some(chain) if may_join(gpu, graph, chain, &next) => chain.push(next),
+            Some(last) if may_join(last, &next) => last.push(next),
             _ => joined.push(vec![next]),
         }
     }
-    let key = |chain: &[Dispatch]| {
-        let kernels: Vec<_> = chain.iter().flat_map(|d| &d.kernels).collect();
-        (chain.len() > 1).then(|| PipelineKey::chain(&kernels, gpu.limits.serial_lanes, graph))
-    };
-    let keys: Vec<_> = joined.iter().map(|chain| key(chain)).collect();
-    let mut times: HashMap<&PipelineKey, usize> = HashMap::new();
-    keys.iter().flatten().for_each(|key| *times.entry(key).or_default() += 1);
-    let often: Vec<_> = keys.iter().map(|k| k.as_ref().is_some_and(|k| times[k] >= from)).collect();
-    let chains = joined.into_iter().zip(keys).zip(often);
-    let chains = chains.flat_map(|((chain, key), often)| match key {
-        Some(key) if often => vec![join(gpu, chain, key)],
-        _ => chain,
+    let joined: Vec<_> = joined
+        .into_iter()
+        .map(|dispatches| {
+            let chain = (dispatches.len() > 1).then(|| {
+                let chain = Chain::new(kernels(&dispatches), graph, homes);
+                let key = chain.key(gpu);
+                (chain, key)
+            });
+            (dispatches, chain)
+        })
+        .collect();
+    let mut times: HashMap<PipelineKey, usize> = HashMap::new();
+    let keys = joined.iter().flat_map(|(_, chain)| chain).map(|(_, key)| key);
+    keys.for_each(|key| *times.entry(key.clone()).or_default() += 1);
+    let chains = joined.into_iter().flat_map(|(dispatches, chain)| match chain {
+        Some((chain, key)) if times[&key] >= gpu.limits.chains_from => {
+            vec![join(dispatches, chain, key)]
+        }
+        _ => dispatches,
     });
     chains.collect()
 }
 
-/// One dispatch of a chain, which is never empty.
-fn join(gpu: &Gpu, chain: Vec<Dispatch>, key: PipelineKey) -> Dispatch {
-    Dispatch {
-        node: chain[0].node,
-        kernels: chain.into_iter().flat_map(|d| d.kernels).collect(),
-        key,
-        threads: Some(gpu.limits.threads as u32),
-    }
+fn kernels<'a>(dispatches: impl IntoIterator<Item = &'a Dispatch>) -> impl Iterator<Item = &'a Kernel> {
+    dispatches.into_iter().flat_map(|d| &d.kernels)
 }
 
-/// Whether `next` may be the next link of `chain`.
-fn may_join(gpu: &Gpu, graph: &Graph, chain: &[Dispatch], next: &Dispatch) -> bool {
-    let all = || chain.iter().chain([next]).flat_map(|d| &d.kernels);
-    let layer = |d: &Dispatch| graph.nodes()[d.node].layer;
-    let limits = gpu.device.limits();
-    // Its own are two uniforms and a storage buffer.
-    let (uniforms, storage) =
-        (all().count() + 2, all().map(|k| k.bindings.len()).sum::<usize>() + 1);
-    all().all(|k| k.alone)
-        && chain.first().is_some_and(|first| layer(first).is_some() && layer(first) == layer(next))
-        && all().count() <= MOST_LINKS
-        && all().map(code).sum::<usize>() <= MOST_CODE
-        && uniforms <= limits.max_uniform_buffers_per_shader_stage as usize
-        && storage <= limits.max_storage_buffers_per_shader_stage as usize
+fn is_alone(dispatch: &Dispatch) -> bool {
+    dispatch.kernels.iter().all(|k| k.alone)
+}
+
+/// One dispatch of several, which are never none.
+fn join(dispatches: Vec<Dispatch>, chain: Chain, key: PipelineKey) -> Dispatch {
+    Dispatch {
+        node: dispatches[0].node,
+        kernels: dispatches.into_iter().flat_map(|d| d.kernels).collect(),
+        key,
+        chain: Some(chain),
+    }
 }

@@ -4,14 +4,16 @@
 //! groups. A step writes its inputs, encodes one compute pass over all kernels and submits once.
 
 use std::collections::HashMap;
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use super::chain::{Dispatch, MOST_LINKS, apart, dispatches};
-use super::kernel::{Binding, Grid};
+use super::chain::{Bound, Chain, Dispatch, apart, dispatches};
+use super::kernel::Grid;
 use super::pipeline::{Pipeline, PipelineKey, Pipelines};
-use super::store::storage;
+use super::shader::{CALL_PARAMS_BIT, call_bytes};
+use super::store::{Homes, Place, Room, scratch_places, storage};
 use super::{Gpu, GpuStore};
 use crate::Result;
 use crate::graph::reference::Data;
@@ -39,19 +41,81 @@ struct Recorded {
     staging: wgpu::Buffer,
 }
 
-type Buffers = HashMap<TensorId, Vec<wgpu::Buffer>>;
+/// What kernels bind.
+#[derive(Debug, Default)]
+struct Buffers {
+    /// Tensors, in parts.
+    tensors: HashMap<TensorId, Vec<Slice>>,
+    /// What these are in, but for inputs and outputs.
+    rooms: HashMap<Room, wgpu::Buffer>,
+}
+
+/// A range of a buffer.
+#[derive(Clone, Debug)]
+struct Slice {
+    buffer: wgpu::Buffer,
+    offset: u64,
+    size: u64,
+}
+
+impl Slice {
+    fn whole(buffer: wgpu::Buffer) -> Self {
+        Self { offset: 0, size: buffer.size(), buffer }
+    }
+
+    fn resource(&self) -> wgpu::BindingResource<'_> {
+        wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+            buffer: &self.buffer,
+            offset: self.offset,
+            size: NonZeroU64::new(self.size),
+        })
+    }
+}
+
+impl Buffers {
+    /// All tensors of a graph, and new buffers for its inputs and outputs.
+    fn new(gpu: &Gpu, graph: &Graph, store: &GpuStore, homes: &Homes<'_>) -> Result<Self> {
+        let mut made = Self::default();
+        for id in graph.ids() {
+            let t = graph.tensor(id);
+            let slices = if matches!(t.home, Home::Input | Home::Output) {
+                let bytes = t.bytes(t.rows.at(graph.max));
+                vec![Slice::whole(storage(gpu, &t.name, bytes as u64)?)]
+            } else {
+                let places = homes.of(id);
+                let rooms = places.iter().map(|p| (p.room, store.buffer(p.room).clone()));
+                made.rooms.extend(rooms);
+                places.iter().map(|&p| made.place(p)).collect()
+            };
+            made.tensors.insert(id, slices);
+        }
+        Ok(made)
+    }
+
+    fn place(&self, Place { room, offset, size }: Place) -> Slice {
+        Slice { buffer: self.rooms[&room].clone(), offset, size }
+    }
+
+    fn bound(&self, bound: Bound) -> Slice {
+        match bound {
+            Bound::Tensor(id, part) => self.tensors[&id][part].clone(),
+            Bound::Place(place) => self.place(place),
+            Bound::Room(room) => Slice::whole(self.rooms[&room].clone()),
+        }
+    }
+}
 
 /// What a graph dispatches.
 #[derive(Debug)]
 struct Calls {
     each: Vec<Call>,
-    /// Grids of each one's kernels: those of `each[i]` are block `i`.
-    grids: wgpu::Buffer,
+    /// What tells chains about their calls.
+    chains: wgpu::Buffer,
 }
 
 impl Calls {
     fn chained(&self) -> bool {
-        self.each.iter().any(|c| c.threads.is_some())
+        self.each.iter().any(|c| c.chain.is_some())
     }
 }
 
@@ -63,14 +127,45 @@ pub(super) struct Call {
     pub(super) pipeline: wgpu::ComputePipeline,
     pub(super) group: wgpu::BindGroup,
     grids: Vec<Grid>,
-    /// Workgroups, if it is a chain, which asks for its grids itself.
-    threads: Option<u32>,
+    /// If it is a chain, which finds its grids itself.
+    chain: Option<ChainTable>,
+}
+
+/// What tells a chain about its calls: `calls` of `shaders/lib/chain.wgsl`.
+struct ChainTable {
+    /// Workgroups of the chain.
+    threads: u32,
+    /// All but the grids.
+    words: Vec<u32>,
+    /// Words of a call.
+    pitch: usize,
+}
+
+impl ChainTable {
+    fn new(gpu: &Gpu, chain: &Chain) -> Self {
+        let places: Vec<_> = chain.calls.iter().map(|call| chain.places(call)).collect();
+        let most = places.iter().map(Vec::len).max().unwrap_or(0);
+        let pitch = call_bytes(most) / size_of::<u32>();
+        let mut words = vec![0; pitch * places.len()];
+        for ((of, call), places) in words.chunks_exact_mut(pitch).zip(&chain.calls).zip(&places) {
+            of[3] = (call.link | call.params << CALL_PARAMS_BIT) as u32;
+            // Buffers are no larger than 4 GiB.
+            let begin = places.iter().map(|&bytes| (bytes / size_of::<u32>() as u64) as u32);
+            of[4..].iter_mut().zip(begin).for_each(|(to, begin)| *to = begin);
+        }
+        Self { threads: gpu.limits.threads as u32, words, pitch }
+    }
+
+    /// What a chain's table takes in the buffer of all.
+    fn bytes(&self) -> usize {
+        size_of_val(&*self.words).next_multiple_of(UNIFORM_ALIGN)
+    }
 }
 
 impl Call {
     fn workgroups(&self, step: StepSize) -> [u32; 3] {
-        match self.threads {
-            Some(threads) => [threads, 1, 1],
+        match &self.chain {
+            Some(chain) => [chain.threads, 1, 1],
             None => self.grids[0](step),
         }
     }
@@ -87,9 +182,6 @@ const MOST_TIMED: usize = 2048;
 
 /// Alignment of dynamic and static uniform offsets that every device allows.
 const UNIFORM_ALIGN: usize = 256;
-/// Grids in a block of that size: no fewer than a chain has links.
-const BLOCK_GRIDS: usize = UNIFORM_ALIGN / size_of::<[u32; 4]>();
-const _: () = assert!(MOST_LINKS <= BLOCK_GRIDS);
 
 impl GpuGraph {
     /// Compiles the kernels of `graph` and binds them to the buffers of `store`, which must already
@@ -98,30 +190,17 @@ impl GpuGraph {
     /// # Errors
     /// If the device runs out of memory or the driver refuses a shader.
     pub fn new(gpu: &Gpu, graph: Arc<Graph>, store: &mut GpuStore) -> Result<Self> {
-        let plan = plan(&graph);
-        store.grow_scratch(gpu, &plan.sizes)?;
-        let mut buffers = HashMap::new();
-        for id in graph.ids() {
-            let t = graph.tensor(id);
-            let made = match t.home {
-                Home::Weight => store.weights.get(&t.name).cloned(),
-                Home::State => store.states.get(&t.name).map(|b| vec![b.clone()]),
-                Home::Scratch => plan.buffer(id).map(|b| vec![store.scratch[b].clone()]),
-                Home::Input | Home::Output => {
-                    Some(vec![storage(gpu, &t.name, t.bytes(t.rows.at(graph.max)))?])
-                }
-            };
-            if let Some(made) = made {
-                buffers.insert(id, made);
-            }
-        }
+        store.grow_scratch(gpu, &scratch_places(gpu, &graph, &plan(&graph)))?;
+        let homes = Homes::new(gpu, &graph, store);
+        let buffers = Buffers::new(gpu, &graph, store, &homes)?;
+        let dispatches = dispatches(gpu, &graph, &homes);
         let step = gpu.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("step"),
             size: 16,
             usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
             mapped_at_creation: false,
         });
-        let calls = bind(gpu, &mut store.pipelines, dispatches(gpu, &graph), &step, &buffers);
+        let calls = bind(gpu, &mut store.pipelines, dispatches, &step, &buffers);
         gpu.check()?;
         let apart = OnceLock::new();
         Ok(Self { gpu: gpu.clone(), graph, calls, apart, step, buffers, next: None })
@@ -198,18 +277,17 @@ impl GpuGraph {
 
     /// Tells chains the grids of their kernels.
     fn write_grids(&self, step: StepSize) {
-        if !self.calls.chained() {
-            return;
-        }
-        let calls = &self.calls.each;
-        let mut grids = vec![[0; 4]; calls.len() * BLOCK_GRIDS];
-        for (block, call) in grids.chunks_exact_mut(BLOCK_GRIDS).zip(calls) {
-            for (to, grid) in block.iter_mut().zip(&call.grids) {
-                let [x, y, z] = grid(step);
-                *to = [x, y, z, 0];
+        let mut words: Vec<u32> = vec![];
+        for call in &self.calls.each {
+            let Some(chain) = &call.chain else { continue };
+            let begin = words.len();
+            words.extend(&chain.words);
+            for (to, grid) in words[begin..].chunks_exact_mut(chain.pitch).zip(&call.grids) {
+                to[..3].copy_from_slice(&grid(step));
             }
+            words.resize(begin + chain.bytes() / size_of::<u32>(), 0);
         }
-        self.gpu.queue.write_buffer(&self.calls.grids, 0, bytemuck::cast_slice(&grids));
+        self.gpu.queue.write_buffer(&self.calls.chains, 0, bytemuck::cast_slice(&words));
     }
 
     /// Encodes and submits a range of nodes.
@@ -302,7 +380,8 @@ impl GpuGraph {
     /// Overwrites a tensor that is not a weight. Used for inputs, and by `verify` and tests.
     pub fn write(&self, id: TensorId, data: &Data) {
         if !data.is_empty() {
-            self.gpu.queue.write_buffer(&self.buffers[&id][0], 0, data.bytes());
+            let to = &self.buffers.tensors[&id][0];
+            self.gpu.queue.write_buffer(&to.buffer, to.offset, data.bytes());
         }
     }
 
@@ -346,7 +425,8 @@ impl GpuGraph {
         for &id in ids {
             let size = self.bytes(step, id);
             if size > 0 {
-                encoder.copy_buffer_to_buffer(&self.buffers[&id][0], 0, staging, at, size);
+                let of = &self.buffers.tensors[&id][0];
+                encoder.copy_buffer_to_buffer(&of.buffer, of.offset, staging, at, size);
             }
             at += size;
         }
@@ -407,11 +487,33 @@ fn bind(
     let keys: Vec<_> = dispatches.iter().map(|d| d.key.clone()).collect();
     let made = pipelines.of(gpu, &keys);
 
-    let kernels = || dispatches.iter().flat_map(|d| &d.kernels);
-    let mut blocks = vec![0; kernels().count() * UNIFORM_ALIGN];
-    for (block, kernel) in blocks.chunks_exact_mut(UNIFORM_ALIGN).zip(kernels()) {
-        block[..kernel.params.len()].copy_from_slice(&kernel.params);
-    }
+    // All parameters, and all tables of chains, each in one buffer.
+    let mut params: Vec<u8> = vec![];
+    let mut add_params = |of: &mut dyn Iterator<Item = &Vec<u8>>| {
+        let offset = params.len();
+        for one in of {
+            params.extend(one);
+            params.resize(params.len().next_multiple_of(16), 0);
+        }
+        let size = params.len() - offset;
+        params.resize(params.len().next_multiple_of(UNIFORM_ALIGN), 0);
+        (offset, size)
+    };
+    let mut table_end = 0;
+    let blocks = dispatches.iter().map(|dispatch| match &dispatch.chain {
+        Some(chain) => {
+            let table = ChainTable::new(gpu, chain);
+            let begin = table_end;
+            table_end += table.bytes();
+            let of_links = chain.links.iter().map(|link| add_params(&mut link.params.iter()));
+            (of_links.collect::<Vec<_>>(), Some((begin, table)))
+        }
+        None => {
+            let kernels = dispatch.kernels.iter().map(|k| &k.params);
+            (kernels.map(|p| add_params(&mut [p].into_iter())).collect(), None)
+        }
+    });
+    let blocks: Vec<_> = blocks.collect();
     let buffer = |label, size: usize, usage| {
         gpu.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some(label),
@@ -420,44 +522,41 @@ fn bind(
             mapped_at_creation: false,
         })
     };
-    let params = buffer("params", blocks.len(), wgpu::BufferUsages::UNIFORM);
-    gpu.queue.write_buffer(&params, 0, &blocks);
-    let chains = dispatches.iter().any(|d| d.threads.is_some());
-    let grids = if chains { dispatches.len() * UNIFORM_ALIGN } else { 0 };
-    let grids = buffer("grids", grids, wgpu::BufferUsages::UNIFORM);
+    let uniforms = buffer("params", params.len(), wgpu::BufferUsages::UNIFORM);
+    gpu.queue.write_buffer(&uniforms, 0, &params);
+    let chains = buffer("chains", table_end, wgpu::BufferUsages::UNIFORM);
     let progress = buffer("progress", 0, wgpu::BufferUsages::STORAGE);
 
-    let block = |buffer, i: usize, size: usize| {
-        wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-            buffer,
-            offset: (i * UNIFORM_ALIGN) as u64,
-            size: std::num::NonZeroU64::new(size as u64),
-        })
+    let range = |buffer: &wgpu::Buffer, offset: usize, size: usize| Slice {
+        buffer: buffer.clone(),
+        offset: offset as u64,
+        size: size as u64,
     };
-    let mut params_before = 0;
-    let calls = dispatches.into_iter().zip(made).enumerate();
-    let calls = calls.map(|(i, (dispatch, Pipeline { layout, pipeline }))| {
-        let Dispatch { node, kernels, key, threads } = dispatch;
-        let step = block(step, 0, 16);
-        let mut resources = vec![];
-        if threads.is_some() {
-            let grids = block(&grids, i, MOST_LINKS * size_of::<[u32; 4]>());
-            resources.extend([grids, step.clone(), progress.as_entire_binding()]);
-        }
-        for kernel in &kernels {
-            let size = kernel.params.len().next_multiple_of(16);
-            resources.push(block(&params, params_before, size));
-            params_before += 1;
-            if threads.is_none() {
-                resources.push(step.clone());
+    let calls = dispatches.into_iter().zip(made).zip(blocks);
+    let calls = calls.map(|((dispatch, Pipeline { layout, pipeline }), (params, table))| {
+        let Dispatch { node, kernels, key, chain } = dispatch;
+        let params = params.into_iter().map(|(offset, size)| range(&uniforms, offset, size));
+        let step = Slice::whole(step.clone());
+        let mut bound = vec![];
+        match (&chain, &table) {
+            (Some(chain), Some((begin, table))) => {
+                let table = range(&chains, *begin, size_of_val(&*table.words));
+                bound.extend([table, step, Slice::whole(progress.clone())]);
+                for (link, params) in chain.links.iter().zip(params) {
+                    bound.push(params);
+                    bound.extend(link.bound.iter().map(|&b| buffers.bound(b)));
+                }
             }
-            let bound = |b: &Binding| buffers[&b.used.tensor][b.part].as_entire_binding();
-            resources.extend(kernel.bindings.iter().map(bound));
+            _ => {
+                bound.extend(params.chain([step]));
+                let tensors = kernels.iter().flat_map(|k| &k.bindings);
+                bound.extend(tensors.map(|b| buffers.tensors[&b.used.tensor][b.part].clone()));
+            }
         }
-        let entries: Vec<_> = resources
-            .into_iter()
+        let entries: Vec<_> = bound
+            .iter()
             .enumerate()
-            .map(|(i, resource)| wgpu::BindGroupEntry { binding: i as u32, resource })
+            .map(|(i, slice)| wgpu::BindGroupEntry { binding: i as u32, resource: slice.resource() })
             .collect();
         let group = gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some(&key.label()),
@@ -465,8 +564,8 @@ fn bind(
             entries: &entries,
         });
         let grids = kernels.into_iter().map(|k| k.grid).collect();
-        Call { node, key, pipeline, group, grids, threads }
+        Call { node, key, pipeline, group, grids, chain: table.map(|(_, table)| table) }
     });
     let each = calls.collect();
-    Calls { each, grids }
+    Calls { each, chains }
 }

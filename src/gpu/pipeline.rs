@@ -6,21 +6,38 @@ use rayon::prelude::*;
 
 use super::kernel::Binding;
 use super::shader::{self, Link};
-use super::{Gpu, Kernel};
+use super::{Gpu, Kernel, Limits};
 use crate::graph::{Access, Graph, Home};
 
 /// What makes two kernels, or two chains of them, share a pipeline.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct PipelineKey {
-    kernels: Vec<KernelKey>,
-    /// Lanes of a workgroup, if it is a chain.
-    lanes: Option<u32>,
+    links: Vec<LinkKey>,
+    /// If it is a chain.
+    chain: Option<ChainKey>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct ChainKey {
+    /// Of a workgroup.
+    lanes: u32,
+    calls: usize,
+}
+
+/// A kernel, alone or as a link of a chain.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct LinkKey {
+    pub kernel: KernelKey,
+    /// For each storage binding, whether calls have places of their own in what is bound.
+    pub placed: Vec<bool>,
+    /// How many sets of parameters calls choose from.
+    pub params: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct KernelKey {
-    shader: &'static str,
-    flags: Vec<&'static str>,
+pub(super) struct KernelKey {
+    pub shader: &'static str,
+    pub flags: Vec<&'static str>,
     consts: Vec<(&'static str, u32)>,
     /// For each storage binding, whether it is read-only.
     read_only: Vec<bool>,
@@ -35,36 +52,46 @@ impl KernelKey {
             read_only: kernel.bindings.iter().map(read_only).collect(),
         }
     }
+
+    /// Of a link. What any kernel of the chain could write none can bind as read-only, since it may be of the
+    /// same buffer.
+    pub fn in_chain(kernel: &Kernel, graph: &Graph) -> Self {
+        Self::of(kernel, |b| {
+            matches!(graph.tensor(b.used.tensor).home, Home::Weight | Home::Input)
+        })
+    }
 }
 
 impl PipelineKey {
-    pub fn of(kernel: &Kernel) -> Self {
-        Self { kernels: vec![KernelKey::of(kernel, reads)], lanes: None }
+    /// Of a kernel alone. What it reads it binds as read-only, unless it might write the same buffer.
+    pub fn of(kernel: &Kernel, graph: &Graph, limits: &Limits) -> Self {
+        let may_write = |home| home != Home::Weight && limits.shares_buffers(graph, home);
+        let kernel = KernelKey::of(kernel, |b| {
+            b.used.access == Access::Read && !may_write(graph.tensor(b.used.tensor).home)
+        });
+        let placed = vec![false; kernel.read_only.len()];
+        Self { links: vec![LinkKey { kernel, placed, params: 1 }], chain: None }
     }
 
-    /// Of several kernels in one dispatch of workgroups of `lanes`. What any of them could write none can
-    /// bind as read-only, since scratch tensors share buffers.
-    pub fn chain(kernels: &[&Kernel], lanes: u32, graph: &Graph) -> Self {
-        let read_only =
-            |b: &Binding| matches!(graph.tensor(b.used.tensor).home, Home::Weight | Home::Input);
-        let kernels = kernels.iter().map(|k| KernelKey::of(k, read_only)).collect();
-        Self { kernels, lanes: Some(lanes) }
+    /// Of a chain of so many calls in workgroups of `lanes`.
+    pub fn chain(links: Vec<LinkKey>, lanes: u32, calls: usize) -> Self {
+        Self { links, chain: Some(ChainKey { lanes, calls }) }
     }
 
-    /// The buffers it binds, in the order of [`super::exec`]: of a chain where the links' grids are, the
-    /// step and the chain's progress, then of each link its parameters and storage buffers. A kernel
-    /// alone has the step after its parameters.
+    /// The buffers it binds, in the order of [`super::exec`]: of a chain what its calls are, the step and
+    /// the chain's progress, then of each link its parameters and storage buffers. A kernel alone has the
+    /// step after its parameters.
     pub fn bindings(&self) -> Vec<wgpu::BufferBindingType> {
         let uniform = wgpu::BufferBindingType::Uniform;
         let storage = |&read_only: &bool| wgpu::BufferBindingType::Storage { read_only };
-        let buffers = |k: &KernelKey| k.read_only.iter().map(storage).collect::<Vec<_>>();
-        match self.lanes {
+        let buffers = |l: &LinkKey| l.kernel.read_only.iter().map(storage).collect::<Vec<_>>();
+        match self.chain {
             None => [uniform, uniform]
                 .into_iter()
-                .chain(self.kernels.iter().flat_map(buffers))
+                .chain(self.links.iter().flat_map(buffers))
                 .collect(),
             Some(_) => {
-                let links = self.kernels.iter().flat_map(|k| [vec![uniform], buffers(k)].concat());
+                let links = self.links.iter().flat_map(|l| [vec![uniform], buffers(l)].concat());
                 [uniform, uniform, storage(&false)].into_iter().chain(links).collect()
             }
         }
@@ -72,23 +99,30 @@ impl PipelineKey {
 
     /// What reports call it: its kernels' names.
     pub fn label(&self) -> String {
-        self.kernels.iter().map(|k| k.shader).collect::<Vec<_>>().join(", ")
+        self.links.iter().map(|l| l.kernel.shader).collect::<Vec<_>>().join(", ")
     }
 
     fn wgsl(&self) -> String {
         let links: Vec<_> = self
-            .kernels
+            .links
             .iter()
-            .map(|k| Link {
-                name: k.shader,
-                flags: &k.flags,
-                consts: &k.consts,
-                read_only: &k.read_only,
+            .map(|LinkKey { kernel, placed, params }| Link {
+                name: kernel.shader,
+                flags: &kernel.flags,
+                consts: &kernel.consts,
+                read_only: &kernel.read_only,
+                placed,
+                params: *params,
             })
             .collect();
-        match self.lanes {
-            None => links.iter().map(|k| shader::specialise(k.name, k.flags, k.consts)).collect(),
-            Some(lanes) => shader::chain(&links, lanes),
+        match self.chain {
+            None => {
+                let text = |k: &Link<'_>| {
+                    shader::specialise_bound(k.name, k.flags, k.consts, k.read_only)
+                };
+                links.iter().map(text).collect()
+            }
+            Some(ChainKey { lanes, calls }) => shader::chain(&links, lanes, calls),
         }
     }
 
@@ -126,10 +160,6 @@ impl PipelineKey {
         });
         Pipeline { layout, pipeline }
     }
-}
-
-fn reads(binding: &Binding) -> bool {
-    binding.used.access == Access::Read
 }
 
 /// A pipeline and what it binds.

@@ -91,6 +91,22 @@ fn specialise_without(
     text
 }
 
+/// The same for buffers that are bound to be read only if `read_only` says so, whatever the shader
+/// declares: what it only reads may lie in a buffer that it writes as well.
+pub fn specialise_bound(
+    name: &str,
+    flags: &[&str],
+    consts: &[(&str, u32)],
+    read_only: &[bool],
+) -> String {
+    let line = |line: &str| match Bound::declared(line) {
+        Some(bound) if bound.number >= 2 => bound.storage(bound.number, read_only),
+        _ => line.to_owned(),
+    };
+    let text = specialise(name, flags, consts);
+    text.lines().map(|l| line(l) + "\n").collect()
+}
+
 /// A kernel that is to be one of a chain.
 #[derive(Clone, Copy, Debug)]
 pub struct Link<'a> {
@@ -102,57 +118,136 @@ pub struct Link<'a> {
     pub consts: &'a [(&'a str, u32)],
     /// For each of its storage buffers whether it is bound to be read only.
     pub read_only: &'a [bool],
+    /// For each of them whether calls have a place of their own in it.
+    pub placed: &'a [bool],
+    /// How many sets of parameters calls choose from.
+    pub params: usize,
 }
 
-/// Bindings of a chain before those of its links: where their grids are, the step, and its progress.
+/// Bindings of a chain before those of its links: what its calls are, the step, and its progress.
 pub const CHAIN_BINDINGS: usize = 3;
 
-/// The WGSL of one kernel that does what all `links` do, one after the other, in workgroups of one
+/// Bytes of what tells a chain about each of its calls, if links have up to this many buffers of which calls
+/// have places of their own.
+pub fn call_bytes(placed: usize) -> usize {
+    16 * (1 + placed_fours(placed))
+}
+
+fn placed_fours(placed: usize) -> usize {
+    placed.div_ceil(4).max(1)
+}
+
+/// The bit from which on a call says which of a link's parameters it has; below is which link it is of.
+pub const CALL_PARAMS_BIT: u32 = 16;
+
+/// The WGSL of one kernel that makes `calls` calls of `links`, one after the other, in workgroups of one
 /// subgroup of `lanes`: see `shaders/lib/chain.wgsl`. Each link has a binding for its parameters and,
 /// after it, those of its storage buffers; the first link's come after [`CHAIN_BINDINGS`].
 ///
 /// # Panics
 /// As [`specialise`].
-pub fn chain(links: &[Link<'_>], lanes: u32) -> String {
-    let consts = [("LINKS", links.len() as u32), ("WG", lanes)];
+pub fn chain(links: &[Link<'_>], lanes: u32, calls: usize) -> String {
+    let placed = links.iter().map(|l| l.placed.iter().filter(|&&p| p).count()).max();
+    let consts = [
+        ("LINKS", links.len() as u32),
+        ("CALLS", calls as u32),
+        ("PLACED_FOURS", placed_fours(placed.unwrap_or(0)) as u32),
+        ("PARAMS_BIT", CALL_PARAMS_BIT),
+        ("WG", lanes),
+    ];
     let mut text = specialise("lib/chain", &["SUBGROUPS"], &consts);
     let mut binding = CHAIN_BINDINGS;
     for (i, link) in links.iter().enumerate() {
         let wgsl = specialise_without(link.name, link.flags, link.consts, &["step"]);
-        text.push_str(&linked(&wgsl, &format!("link_{i}_"), binding, link.read_only));
+        text.push_str(&linked(&wgsl, &format!("link_{i}_"), binding, link));
         binding += 1 + link.read_only.len();
     }
     text
 }
 
 /// A kernel's text with `prefix` before all its names, so that others may stand beside it, and `main` a
-/// function like any other. Binding 0 becomes `first`, binding 2 the one after it.
-fn linked(text: &str, prefix: &str, first: usize, read_only: &[bool]) -> String {
-    let names: HashSet<&str> = text.lines().filter_map(declared).collect();
-    let mut out = String::new();
-    let mut fields = false;
+/// function like any other. Binding 0 becomes `first`, binding 2 the one after it. A function `begin_call`
+/// sets what calls have of their own: parameters, and where their places in buffers begin.
+fn linked(text: &str, prefix: &str, first: usize, link: &Link<'_>) -> String {
+    let mut lines: Vec<String> = vec![];
+    let mut begin_call = vec!["fn begin_call(call: u32) {".to_owned()];
+    let mut placed = HashSet::new();
+    let mut own_params = None;
+    let mut bounds: Vec<_> = text.lines().filter_map(Bound::declared).collect();
+    bounds.sort_by_key(|bound| bound.number);
+    for Bound { number, name, ty } in bounds {
+        if number == 0 && link.params > 1 {
+            own_params = Some(ty);
+            lines.push(format!("var<private> {name}: {ty};"));
+            begin_call.push(format!("{name} = all_{name}[calls[call].link >> PARAMS_BIT];"));
+        } else if number >= 2 && link.placed[number - 2] {
+            lines.push(format!("var<private> {name}_begin: u32;"));
+            let (four, at) = (placed.len() / 4, placed.len() % 4);
+            let words = element_words(text, ty);
+            begin_call.push(format!("{name}_begin = calls[call].places[{four}][{at}] / {words}u;"));
+            placed.insert(name);
+        }
+    }
+    begin_call.push("}".to_owned());
+    let mut params_begin = false;
     for line in text.lines().filter(|line| !line.starts_with("@compute")) {
         let code = line.split("//").next().unwrap_or(line).trim_end();
-        let code = match binding(code) {
-            Some((0, rest)) => format!("@group(0) @binding({first}){rest}"),
-            Some((number, rest)) => {
-                let access = if read_only[number - 2] { "read" } else { "read_write" };
-                let (_, rest) = rest.split_once('>').unwrap_or(("", rest));
-                format!("@group(0) @binding({}) var<storage, {access}>{rest}", first + number - 1)
+        lines.push(match Bound::declared(code) {
+            Some(Bound { number: 0, name, ty }) if own_params.is_some() => {
+                let params = link.params;
+                format!("@group(0) @binding({first}) var<uniform> all_{name}: array<{ty}, {params}>;")
             }
+            Some(Bound { number: 0, name, ty }) => {
+                format!("@group(0) @binding({first}) var<uniform> {name}: {ty};")
+            }
+            Some(bound) => bound.storage(first + bound.number - 1, link.read_only),
+            // What an array in a uniform is made of begins at multiples of 16 bytes.
+            None if params_begin => format!("@align(16) {}", code.trim_start()),
             None => code.to_owned(),
-        };
-        fields |= code.starts_with("struct ");
-        renamed(&code, &names, prefix, fields, &mut out);
+        });
+        params_begin = own_params.is_some_and(|ty| code.strip_prefix("struct ").is_some_and(|c| c == format!("{ty} {{")));
+    }
+    lines.extend(begin_call);
+    let names = Names { prefix, all: lines.iter().filter_map(|l| declared(l)).collect(), placed };
+    let mut out = String::new();
+    let mut fields = false;
+    for line in &lines {
+        fields |= line.starts_with("struct ");
+        names.put(line, fields, &mut out);
         out.push('\n');
-        fields &= !code.ends_with('}');
+        fields &= !line.ends_with('}');
     }
     out
 }
 
+/// A buffer that a kernel declares.
+struct Bound<'a> {
+    number: usize,
+    name: &'a str,
+    ty: &'a str,
+}
+
+impl<'a> Bound<'a> {
+    /// That of a line, if it declares one.
+    fn declared(line: &'a str) -> Option<Self> {
+        let (number, rest) = line.strip_prefix("@group(0) @binding(")?.split_once(')')?;
+        let (name, ty) = rest.split_once('>')?.1.split_once(';')?.0.split_once(':')?;
+        Some(Self { number: number.parse().ok()?, name: name.trim(), ty: ty.trim() })
+    }
+
+    /// The declaration of a storage buffer, as binding `number`.
+    fn storage(&self, number: usize, read_only: &[bool]) -> String {
+        let access = if read_only[self.number - 2] { "read" } else { "read_write" };
+        let Self { name, ty, .. } = self;
+        format!("@group(0) @binding({number}) var<storage, {access}> {name}: {ty};")
+    }
+}
+
 /// What a line at the top of a file declares.
 fn declared(line: &str) -> Option<&str> {
-    let line = binding(line).map_or(line, |(_, rest)| rest.trim_start());
+    if let Some(bound) = Bound::declared(line) {
+        return Some(bound.name);
+    }
     let word = |s: &str| s.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(s.len());
     let rest = match &line[..word(line)] {
         "var" if line.starts_with("var<") => line.split_once('>')?.1,
@@ -163,29 +258,65 @@ fn declared(line: &str) -> Option<&str> {
     Some(&rest[..word(rest)])
 }
 
-/// The number of the binding that a line declares, and what follows.
-fn binding(line: &str) -> Option<(usize, &str)> {
-    let (number, rest) = line.strip_prefix("@group(0) @binding(")?.split_once(')')?;
-    Some((number.parse().ok()?, rest))
+/// Words of an element of an array type, by the aliases of a text.
+fn element_words(text: &str, array: &str) -> usize {
+    let mut ty = array.strip_prefix("array<").and_then(|t| t.strip_suffix('>')).unwrap_or(array);
+    let alias = |ty: &str| {
+        text.lines().find_map(|line| {
+            let (name, of) = line.strip_prefix("alias ")?.split_once(';')?.0.split_once(" = ")?;
+            (name == ty).then_some(of)
+        })
+    };
+    while let Some(of) = alias(ty) {
+        ty = of;
+    }
+    let (count, scalar) = match ty.strip_prefix("vec") {
+        Some(vec) => vec.split_once('<').unwrap_or((vec, "")),
+        None => ("1", ty),
+    };
+    let words = match scalar.trim_end_matches('>') {
+        "u32" | "i32" | "f32" => Some(1),
+        "u64" => Some(2),
+        _ => None,
+    };
+    count.parse().ok().zip(words).map_or_else(
+        || panic!("elements of {array} are of no known size"),
+        |(count, words): (usize, usize)| count * words,
+    )
 }
 
-/// Appends `code` with `prefix` before each of `names`, but for attributes, members, and for the names of a
-/// struct's `fields` where these are declared.
-fn renamed(code: &str, names: &HashSet<&str>, prefix: &str, fields: bool, out: &mut String) {
-    let inside = |c: char| c.is_alphanumeric() || c == '_';
-    let mut rest = code;
-    while let Some(begin) = rest.find(inside) {
-        let (before, from) = rest.split_at(begin);
-        let (word, after) = from.split_at(from.find(|c| !inside(c)).unwrap_or(from.len()));
-        out.push_str(before);
-        let member = before.ends_with(['.', '@']) || (fields && after.starts_with(':'));
-        if names.contains(word) && !member {
-            out.push_str(prefix);
+/// The names of a kernel that is a link.
+struct Names<'a> {
+    prefix: &'a str,
+    all: HashSet<&'a str>,
+    /// Of these, buffers whose places begin at `NAME_begin`.
+    placed: HashSet<&'a str>,
+}
+
+impl Names<'_> {
+    /// Appends `code` with the prefix before each name, but for attributes, members, and for the names of a
+    /// struct's `fields` where these are declared; and with what is added to the index into a buffer.
+    fn put(&self, code: &str, fields: bool, out: &mut String) {
+        let inside = |c: char| c.is_alphanumeric() || c == '_';
+        let mut rest = code;
+        while let Some(begin) = rest.find(inside) {
+            let (before, from) = rest.split_at(begin);
+            let (word, after) = from.split_at(from.find(|c| !inside(c)).unwrap_or(from.len()));
+            out.push_str(before);
+            let member = before.ends_with(['.', '@']) || (fields && after.starts_with(':'));
+            let named = self.all.contains(word) && !member;
+            if named {
+                out.push_str(self.prefix);
+            }
+            out.push_str(word);
+            rest = after;
+            if let Some(index) = after.strip_prefix('[').filter(|_| named && self.placed.contains(word)) {
+                out.push_str(&format!("[{}{word}_begin + ", self.prefix));
+                rest = index;
+            }
         }
-        out.push_str(word);
-        rest = after;
+        out.push_str(rest);
     }
-    out.push_str(rest);
 }
 
 /// The line with its binding's number, if it declares one. Those before it are below `bindings`.

@@ -1,13 +1,13 @@
 //! Weights and state in GPU memory, shared by name between the graphs of one model.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
-use std::thread;
+use std::{slice, thread};
 
 use super::Gpu;
-use super::chain::dispatches;
+use super::chain::{apart, dispatches};
 use super::pipeline::Pipelines;
-use crate::graph::{Graph, Home, Tensor};
+use crate::graph::{Graph, Home, Plan, Tensor, TensorId, plan};
 use crate::{Error, Result};
 
 /// Where weights come from: the files of a model, or a test's random numbers.
@@ -23,12 +23,42 @@ pub trait WeightSource {
 /// Buffers of weights (in parts where one is larger than a binding) and of state, and pipelines.
 #[derive(Debug, Default)]
 pub struct GpuStore {
-    pub(super) weights: HashMap<String, Vec<wgpu::Buffer>>,
-    pub(super) states: HashMap<String, wgpu::Buffer>,
+    weights: HashMap<String, Vec<Place>>,
+    states: HashMap<String, Place>,
+    /// What these are in, see [`Limits::shares_buffers`](super::Limits::shares_buffers).
+    buffers: Vec<wgpu::Buffer>,
     /// Scratch buffers; graphs never run at the same time, so they share them.
-    pub(super) scratch: Vec<wgpu::Buffer>,
+    scratch: Vec<wgpu::Buffer>,
     pub(super) pipelines: Pipelines,
 }
+
+/// A range of one of a store's buffers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub room: Room,
+    pub offset: u64,
+    pub size: u64,
+}
+
+/// One of a store's buffers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Room {
+    /// Of weights or state.
+    Kept(usize),
+    /// Of scratch.
+    Scratch(usize),
+}
+
+impl Place {
+    fn end(self) -> u64 {
+        self.offset + self.size
+    }
+}
+
+/// The alignment of a binding's offset that every device allows.
+const ALIGN: u64 = 256;
+/// The size of the smallest buffer.
+const LEAST_BYTES: u64 = 16;
 
 /// Bytes uploaded between two submissions: what wgpu stages in host memory at a time.
 const UPLOAD_BYTES: usize = 32 << 20;
@@ -46,67 +76,139 @@ impl GpuStore {
         source: &dyn WeightSource,
         progress: &mut dyn FnMut(u64),
     ) -> Result<()> {
-        let keys: Vec<_> = dispatches(gpu, graph).into_iter().map(|d| d.key).collect();
+        let new = self.make_room(gpu, graph)?;
+        let homes = Homes::new(gpu, graph, self);
+        let keys: Vec<_> = dispatches(gpu, graph, &homes).into_iter().map(|d| d.key).collect();
         let mut pipelines = std::mem::take(&mut self.pipelines);
         let uploaded = thread::scope(|scope| {
             scope.spawn(|| pipelines.of(gpu, &keys));
-            self.upload(gpu, graph, source, progress)
+            self.upload(gpu, graph, &new, source, progress)
         });
         self.pipelines = pipelines;
         uploaded
     }
 
-    /// Makes the pipelines of several graphs for their devices at once, which are of one adapter.
+    /// Makes the pipelines of the kernels of several graphs for their devices at once, which are of one
+    /// adapter.
     pub fn compile<'a>(&mut self, graphs: impl IntoIterator<Item = (&'a Gpu, &'a Graph)>) {
         let graphs: Vec<_> = graphs.into_iter().collect();
-        let all = graphs.iter().flat_map(|(gpu, graph)| dispatches(gpu, graph));
+        let all = graphs.iter().flat_map(|(gpu, graph)| apart(gpu, graph));
         let keys: Vec<_> = all.map(|d| d.key).collect();
         if let Some((gpu, _)) = graphs.first() {
             self.pipelines.of(gpu, &keys);
         }
     }
 
-    fn upload(
+    /// Makes buffers for weights and state of `graph` that are not here yet; returns the weights.
+    fn make_room(&mut self, gpu: &Gpu, graph: &Graph) -> Result<Vec<TensorId>> {
+        let new = |store: &Self, home| -> Vec<TensorId> {
+            let there = |name| match home {
+                Home::Weight => store.weights.contains_key(name),
+                _ => store.states.contains_key(name),
+            };
+            let of = |id: &TensorId| {
+                let t = graph.tensor(*id);
+                t.home == home && !there(t.name.as_str())
+            };
+            graph.ids().filter(of).collect()
+        };
+        let (weights, states) = (new(self, Home::Weight), new(self, Home::State));
+        let parts: Vec<_> = weights.iter().map(|&id| gpu.limits.parts(graph, id)).collect();
+        let each = weights.iter().zip(&parts).flat_map(|(&id, parts)| {
+            let t = graph.tensor(id);
+            parts.iter().map(|rows| (t.name.as_str(), t.bytes(rows.len())))
+        });
+        let shared = gpu.limits.shares_buffers(graph, Home::Weight);
+        let mut places = self.pack(gpu, &each.collect::<Vec<_>>(), shared)?.into_iter();
+        for (&id, parts) in weights.iter().zip(&parts) {
+            let places = places.by_ref().take(parts.len()).collect();
+            self.weights.insert(graph.tensor(id).name.clone(), places);
+        }
+        let each = states.iter().map(|&id| {
+            let t = graph.tensor(id);
+            (t.name.as_str(), t.bytes(t.rows.fixed))
+        });
+        let shared = gpu.limits.shares_buffers(graph, Home::State);
+        let places = self.pack(gpu, &each.collect::<Vec<_>>(), shared)?;
+        for (id, place) in states.into_iter().zip(places) {
+            self.states.insert(graph.tensor(id).name.clone(), place);
+        }
+        Ok(weights)
+    }
+
+    /// Makes buffers that hold tensors of these names and sizes: one each, or, if they are `shared`, as many
+    /// as can be bound together.
+    fn pack(
         &mut self,
         gpu: &Gpu,
+        tensors: &[(&str, usize)],
+        shared: bool,
+    ) -> Result<Vec<Place>> {
+        let most = if shared { most_bytes(gpu) } else { 0 };
+        // Each one's first tensor and size.
+        let mut rooms: Vec<(&str, u64)> = vec![];
+        let mut places = Vec::with_capacity(tensors.len());
+        for &(name, bytes) in tensors {
+            let size = (bytes as u64).max(LEAST_BYTES);
+            let end = rooms.last().map_or(most, |room| room.1.next_multiple_of(ALIGN));
+            let offset = if end + size > most { 0 } else { end };
+            if offset == 0 {
+                rooms.push((name, 0));
+            }
+            let last = rooms.len() - 1;
+            rooms[last].1 = offset + size;
+            let room = Room::Kept(self.buffers.len() + last);
+            places.push(Place { room, offset, size });
+        }
+        for (name, size) in rooms {
+            self.buffers.push(storage(gpu, name, size)?);
+            gpu.check()?;
+        }
+        Ok(places)
+    }
+
+    fn upload(
+        &self,
+        gpu: &Gpu,
         graph: &Graph,
+        weights: &[TensorId],
         source: &dyn WeightSource,
         progress: &mut dyn FnMut(u64),
     ) -> Result<()> {
         let mut done = 0;
-        for id in graph.ids() {
+        for &id in weights {
             let t = graph.tensor(id);
-            match t.home {
-                Home::Weight if !self.weights.contains_key(&t.name) => {
-                    let mut parts = vec![];
-                    for rows in gpu.limits.parts(graph, id) {
-                        let buffer = storage(gpu, &t.name, t.bytes(rows.len()))?;
-                        gpu.check()?;
-                        upload(gpu, &buffer, t, rows, source, &mut |n| {
-                            done += n;
-                            progress(done);
-                        })?;
-                        parts.push(buffer);
-                    }
-                    self.weights.insert(t.name.clone(), parts);
-                }
-                Home::State if !self.states.contains_key(&t.name) => {
-                    let buffer = storage(gpu, &t.name, t.bytes(t.rows.fixed))?;
-                    self.states.insert(t.name.clone(), buffer);
-                }
-                _ => {}
+            for (rows, &place) in gpu.limits.parts(graph, id).into_iter().zip(&self.weights[&t.name]) {
+                upload(gpu, (self.buffer(place.room), place.offset), t, rows, source, &mut |n| {
+                    done += n;
+                    progress(done);
+                })?;
             }
         }
         gpu.check()
     }
 
-    /// Makes sure that there are scratch buffers of at least these sizes.
-    pub(super) fn grow_scratch(&mut self, gpu: &Gpu, sizes: &[usize]) -> Result<()> {
-        for (i, &size) in sizes.iter().enumerate() {
+    pub(super) fn buffer(&self, room: Room) -> &wgpu::Buffer {
+        match room {
+            Room::Kept(i) => &self.buffers[i],
+            Room::Scratch(i) => &self.scratch[i],
+        }
+    }
+
+    /// Makes the scratch buffers that these places are in, or larger ones.
+    pub(super) fn grow_scratch(&mut self, gpu: &Gpu, places: &[Place]) -> Result<()> {
+        let mut ends = BTreeMap::new();
+        for place in places {
+            if let Room::Scratch(i) = place.room {
+                let end = ends.entry(i).or_insert(0);
+                *end = place.end().max(*end);
+            }
+        }
+        for (i, end) in ends {
             match self.scratch.get(i) {
-                Some(b) if b.size() >= size as u64 => {}
-                Some(_) => self.scratch[i] = storage(gpu, "scratch", size)?,
-                None => self.scratch.push(storage(gpu, "scratch", size)?),
+                Some(b) if b.size() >= end => {}
+                Some(_) => self.scratch[i] = storage(gpu, "scratch", end)?,
+                None => self.scratch.push(storage(gpu, "scratch", end)?),
             }
         }
         Ok(())
@@ -114,22 +216,69 @@ impl GpuStore {
 
     /// Bytes of weights, state and scratch in GPU memory.
     pub fn bytes(&self) -> [u64; 3] {
-        let weights = self.weights.values().flatten().map(wgpu::Buffer::size).sum();
-        let states = self.states.values().map(wgpu::Buffer::size).sum();
+        let weights = self.weights.values().flatten().map(|p| p.size).sum();
+        let states = self.states.values().map(|p| p.size).sum();
         [weights, states, self.scratch.iter().map(wgpu::Buffer::size).sum()]
     }
 }
 
-/// A storage buffer that is bound whole; wgpu zeroes it. Never empty, since WebGPU forbids empty
+/// Where the scratch tensors of a graph are: in one of the buffers of the plan each, or all in one.
+pub(super) fn scratch_places(gpu: &Gpu, graph: &Graph, plan: &Plan) -> Vec<Place> {
+    let shared = gpu.limits.shares_buffers(graph, Home::Scratch);
+    let mut end = 0;
+    let place = |(i, &bytes): (usize, &usize)| {
+        let size = (bytes as u64).max(LEAST_BYTES);
+        let (room, offset) = if shared { (0, end) } else { (i, 0) };
+        end = (offset + size).next_multiple_of(ALIGN);
+        Place { room: Room::Scratch(room), offset, size }
+    };
+    plan.sizes.iter().enumerate().map(place).collect()
+}
+
+/// Where the tensors of a graph are in a store's buffers; nowhere if they are inputs or outputs, which have
+/// their own.
+pub(super) struct Homes<'a> {
+    graph: &'a Graph,
+    store: &'a GpuStore,
+    plan: Plan,
+    scratch: Vec<Place>,
+}
+
+impl<'a> Homes<'a> {
+    /// Of weights and state that are in `store` already.
+    pub fn new(gpu: &Gpu, graph: &'a Graph, store: &'a GpuStore) -> Self {
+        let plan = plan(graph);
+        let scratch = scratch_places(gpu, graph, &plan);
+        Self { graph, store, plan, scratch }
+    }
+
+    /// The parts of a tensor.
+    pub fn of(&self, id: TensorId) -> &[Place] {
+        let t = self.graph.tensor(id);
+        match t.home {
+            Home::Weight => self.store.weights.get(&t.name).map_or(&[], |places| places),
+            Home::State => self.store.states.get(&t.name).map_or(&[], slice::from_ref),
+            Home::Scratch => self.plan.buffer(id).map_or(&[], |b| slice::from_ref(&self.scratch[b])),
+            Home::Input | Home::Output => &[],
+        }
+    }
+}
+
+/// The largest storage buffer that can be bound whole. The device's own limits: tests set the kernels'
+/// lower, to see weights in parts.
+fn most_bytes(gpu: &Gpu) -> u64 {
+    let limits = gpu.device.limits();
+    limits.max_storage_buffer_binding_size.min(limits.max_buffer_size)
+}
+
+/// A storage buffer that can be bound whole; wgpu zeroes it. Never empty, since WebGPU forbids empty
 /// bindings.
 ///
 /// # Errors
 /// If it is larger than the device can bind. That it has no memory left, it says later.
-pub(super) fn storage(gpu: &Gpu, label: &str, bytes: usize) -> Result<wgpu::Buffer> {
-    let size = bytes.max(16) as u64;
-    // The device's own limits: tests set the kernels' lower, to see weights in parts.
-    let limits = gpu.device.limits();
-    let most = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
+pub(super) fn storage(gpu: &Gpu, label: &str, bytes: u64) -> Result<wgpu::Buffer> {
+    let size = bytes.max(LEAST_BYTES);
+    let most = most_bytes(gpu);
     if size > most {
         return Err(Error::Gpu(format!(
             "{}: `{label}` takes {} MiB, more than the {} MiB of a buffer; a smaller --context \
@@ -149,9 +298,10 @@ pub(super) fn storage(gpu: &Gpu, label: &str, bytes: usize) -> Result<wgpu::Buff
     }))
 }
 
+/// Writes rows of a weight to a buffer from `offset` on.
 fn upload(
     gpu: &Gpu,
-    buffer: &wgpu::Buffer,
+    (buffer, mut offset): (&wgpu::Buffer, u64),
     tensor: &Tensor,
     rows: Range<usize>,
     source: &dyn WeightSource,
@@ -159,7 +309,6 @@ fn upload(
 ) -> Result<()> {
     let chunk = (UPLOAD_BYTES / tensor.row_bytes().max(1)).max(1);
     let mut bytes = vec![];
-    let mut offset = 0;
     for first in rows.clone().step_by(chunk) {
         bytes.clear();
         source.read(tensor, first..(first + chunk).min(rows.end), &mut bytes)?;

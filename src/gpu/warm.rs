@@ -76,7 +76,8 @@ fn dispatch_unbound(gpu: &Gpu, key: &PipelineKey) -> Result<()> {
     let buffer = |usage| {
         gpu.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("unbound"),
-            size: 4096,
+            // As much as any uniform may take.
+            size: 64 << 10,
             usage,
             mapped_at_creation: false,
         })
