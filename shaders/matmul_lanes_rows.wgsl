@@ -19,6 +19,7 @@ override LOADED: u32 = 1u;
 //#include matmul
 //#include gated
 //#include x_numbers
+//#include touch W=w
 
 //#if EXPERTS
 @group(0) @binding(5) var<storage, read> pages: array<u32>;  // [experts]: where an expert's rows are
@@ -30,6 +31,7 @@ override LOADED: u32 = 1u;
 //#if GATED
 @group(0) @binding(next) var<storage, read> w3: array<Chunk>;  // as w; without EXPERTS w again
 //#include weight_numbers W=w3
+//#include touch W=w3
 //#endif
 
 @compute @workgroup_size(WG)
@@ -55,6 +57,13 @@ fn main(ids_in: Ids) {
     let n0 = (ids_in.group.x * WG + ids_in.lane) * params.outs;
     let begin = min(row0 + ids_in.sublane % ROWS, rows - 1u) / params.share * params.x_cols + x_at;
 
+    let touched = weight_row + n0 - ids_in.lane * params.outs;
+    let touched_end = min(touched + WG * params.outs, weight_row + outputs);
+    var output0 = w_touch(touched, touched_end, 0u, ids_in.lane);
+//#if GATED
+    output0 |= w3_touch(touched, touched_end, params.up, ids_in.lane);
+//#endif
+
     var sums: array<f32, OUTS * ROWS>;
 //#if GATED
     var sums3: array<f32, OUTS * ROWS>;
@@ -69,7 +78,7 @@ fn main(ids_in: Ids) {
 //#if NORM
         squares += select(0.0, mine.squares, mine_at <= last);
 //#endif
-        for (var j = 0u; j < params.outs; j++) {
+        for (var j = output0; j < params.outs; j++) {
             // Beyond the last output it is made again, and dropped.
             let at = (weight_row + min(n0 + j, outputs - 1u)) * params.pitch;
 //#each R ROWS
