@@ -29,16 +29,16 @@ fn main(ids_in: Ids) {
     // Beyond the last, outputs and rows are made again, and dropped.
 //#each R 4
     let row_$R = row0 + $Ru * WG + lane;
-    let begin_$R = min(row_$R, rows - 1u) / params.share * params.x_cols + x_at;
 //#end
     var sums: array<vec4<f32>, OUTS * WG>;
+    var xs: array<Xs, 4u * LOADED>;
     let last = (params.oct - 1u) / 4u;
     for (var g = 0u; g <= last; g += LOADED) {
-//#each L LOADED
-//#each R 4
-        let x_$L_$R = x_load(begin_$R, g + $Lu);
-//#end
-//#end
+        // In a loop that compilers do not unroll, since each has many loads.
+        for (var i = 0u; i < 4u * LOADED; i += step.one) {
+            let row = min(row0 + i % 4u * WG + lane, rows - 1u);
+            xs[i] = x_load(row / params.share * params.x_cols + x_at, g + i / 4u);
+        }
         for (var j = 0u; j < params.outs; j++) {
             let at = (weight_row + min(n0 + j * WG + lane, params.count - 1u)) * params.pitch;
 //#if TWO
@@ -65,12 +65,12 @@ fn main(ids_in: Ids) {
                 let v_$L_$Q_2 = subgroupShuffle(v_$L.v[$Q].z, whose);
                 let v_$L_$Q_3 = subgroupShuffle(v_$L.v[$Q].w, whose);
 //#each R 4
-                sum_$L[$R] += v_$L_$Q_0 * x_$L_$R.v.v[$Q].x;
-                more_$L[$R] += v_$L_$Q_1 * x_$L_$R.v.v[$Q].y;
+                sum_$L[$R] += v_$L_$Q_0 * xs[4u * $Lu + $Ru].v.v[$Q].x;
+                more_$L[$R] += v_$L_$Q_1 * xs[4u * $Lu + $Ru].v.v[$Q].y;
 //#end
 //#each R 4
-                sum_$L[$R] += v_$L_$Q_2 * x_$L_$R.v.v[$Q].z;
-                more_$L[$R] += v_$L_$Q_3 * x_$L_$R.v.v[$Q].w;
+                sum_$L[$R] += v_$L_$Q_2 * xs[4u * $Lu + $Ru].v.v[$Q].z;
+                more_$L[$R] += v_$L_$Q_3 * xs[4u * $Lu + $Ru].v.v[$Q].w;
 //#end
                 // The first half ends.
                 if $Q == 3 && w_halves {
@@ -81,7 +81,7 @@ fn main(ids_in: Ids) {
 //#end
                 acc += shown_$L.last.scale * (sum_$L + more_$L);
 //#each R 4
-                acc[$R] += w_shifts(shown_$L, x_$L_$R.sums);
+                acc[$R] += w_shifts(shown_$L, xs[4u * $Lu + $Ru].sums);
 //#end
 //#end
                 // Where to depends on all four, or compilers make them one after the other, each when it is

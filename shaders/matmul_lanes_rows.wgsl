@@ -2,8 +2,8 @@
 // the other. An invocation makes outputs of ROWS rows, one after the other and 32 elements at a time: the
 // loop that does so is short enough for a processor to keep it decoded. Of x each lane loads 32 elements,
 // of one of the rows, and shows them to the others; lanes beyond the rows load that much further ahead.
-// Flags and formula: lib/matmul.wgsl. With EXPERTS a workgroup is for a slot. Grid: (output blocks, row
-// blocks, groups).
+// Flag TOUCH: weights are loaded ahead, see lib/touch.wgsl. Other flags and the formula: lib/matmul.wgsl. With
+// EXPERTS a workgroup is for a slot. Grid: (output blocks, row blocks, groups).
 
 // Lanes of a subgroup, which is the workgroup.
 override WG: u32 = 8u;
@@ -19,7 +19,9 @@ override LOADED: u32 = 1u;
 //#include matmul
 //#include gated
 //#include x_numbers
+//#if TOUCH
 //#include touch W=w
+//#endif
 
 //#if EXPERTS
 @group(0) @binding(5) var<storage, read> pages: array<u32>;  // [experts]: where an expert's rows are
@@ -31,7 +33,9 @@ override LOADED: u32 = 1u;
 //#if GATED
 @group(0) @binding(next) var<storage, read> w3: array<Chunk>;  // as w; without EXPERTS w again
 //#include weight_numbers W=w3
+//#if TOUCH
 //#include touch W=w3
+//#endif
 //#endif
 
 @compute @workgroup_size(WG)
@@ -57,11 +61,14 @@ fn main(ids_in: Ids) {
     let n0 = (ids_in.group.x * WG + ids_in.lane) * params.outs;
     let begin = min(row0 + ids_in.sublane % ROWS, rows - 1u) / params.share * params.x_cols + x_at;
 
-    let touched = weight_row + n0 - ids_in.lane * params.outs;
+    var output0 = 0u;
+//#if TOUCH
+    let touched = weight_row + ids_in.group.x * WG * params.outs;
     let touched_end = min(touched + WG * params.outs, weight_row + outputs);
-    var output0 = w_touch(touched, touched_end, 0u, ids_in.lane);
+    output0 = w_touch(touched, touched_end, 0u, ids_in.lane);
 //#if GATED
     output0 |= w3_touch(touched, touched_end, params.up, ids_in.lane);
+//#endif
 //#endif
 
     var sums: array<f32, OUTS * ROWS>;

@@ -233,14 +233,19 @@ const VARIANTS: &[Variants] = &[
         &[
             FORMAT,
             &["SUBGROUPS"],
-            &["", "X8", "X8 WIDE"],
+            &["", "X8 TOUCH", "X8 WIDE"],
             &["", "BIAS NORM", "RESIDUAL", "GATED NORM", "EXPERTS", "EXPERTS GATED"],
         ],
         &[&[("ROWS", 2)], &[("ROWS", 1), ("OUTS", 16)]],
     ),
     variants(
         "matmul_lanes_rows",
-        &[FORMAT, &["SUBGROUPS TWO X8"], &["", "WIDE WIDER"], &["", "GATED NORM", "EXPERTS GATED"]],
+        &[
+            FORMAT,
+            &["SUBGROUPS TWO X8"],
+            &["", "WIDE WIDER TOUCH"],
+            &["", "GATED NORM", "EXPERTS GATED"],
+        ],
         &[&[("LOADED", 2), ("ROWS", 1)]],
     ),
     variants(
@@ -248,7 +253,7 @@ const VARIANTS: &[Variants] = &[
         &[
             INTEGERS,
             &["SUBGROUPS EIGHT_BITS"],
-            &["", "BYTES", "WIDE"],
+            &["", "BYTES TOUCH", "WIDE"],
             &["", "BIAS", "EXPERTS", "EXPERTS GATED"],
         ],
         &[&[("ROWS", 1)]],

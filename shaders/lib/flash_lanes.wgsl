@@ -31,11 +31,13 @@ fn softmax_over(
     ids: Ids, queries: vec4<u32>, keys: Keys, see: Seen, first: u32, end: u32,
     s: ptr<function, Softmax>,
 ) {
-//#each C KEY_FOURS
+    // In a loop that compilers do not unroll, since each has many loads.
+    var q: array<vec4<f32>, 4u * KEY_FOURS>;
+    for (var c = 0u; c < KEY_FOURS; c += step.one) {
 //#each I 4
-    let q_$C_$I = query4(queries[$I], $Cu) * params.scale;
+        q[4u * c + $Iu] = query4(queries[$I], c) * params.scale;
 //#end
-//#end
+    }
     for (var j = first; j < end; j++) {
         let place = place_of(keys, j);
         var my_key: array<vec4<f32>, KEY_LOADS>;
@@ -50,7 +52,7 @@ fn softmax_over(
 //#each C KEY_FOURS
         let key_$C = subgroupShuffle(my_key[$Cu / WG], $Cu % WG);
 //#each I 4
-        score[$I] = add_dot(score[$I], q_$C_$I, key_$C);
+        score[$I] = add_dot(score[$I], q[4u * $Cu + $Iu], key_$C);
 //#end
 //#end
         let real = seen(see, j);

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use super::pipeline::{KernelKey, LinkKey, PipelineKey};
 use super::store::{Homes, Place, Room};
-use super::{Gpu, Kernel};
+use super::{Gpu, GpuStore, Kernel};
 use crate::graph::{Graph, TensorId};
 
 /// One dispatch of a graph.
@@ -60,27 +60,20 @@ pub(super) enum Bound {
 const MOST_LINKS: usize = 16;
 const MOST_CALLS: usize = 512;
 
-/// Code of a chain at most, as [`code`] has it. Compilers take more than twice as long for twice the code.
+/// Code of a chain at most, as [`KernelKey::code`] has it. Compilers take more than twice as long for twice the
+/// code.
 const MOST_CODE: usize = 16;
 /// The same of a chain of all layers.
 const MOST_CODE_OF_ALL: usize = 32;
-
-/// About how long a compiler takes for a kernel, where a small one is 1.
-fn code(kernel: &KernelKey) -> usize {
-    match kernel.shader {
-        "attention" | "causal_attention" => 8,
-        "matmul_lanes_rows" if kernel.flags.contains(&"GATED") => 6,
-        "matmul_lanes_rows" => 4,
-        _ => 1,
-    }
-}
 
 impl Bound {
     /// What calls may share of which one has `self` and the other `other`.
     fn with(self, other: Self) -> Option<Self> {
         match (self, other) {
             (a, b) if a == b => Some(a),
-            (Self::Place(Place { room, .. }) | Self::Room(room), Self::Place(b)) if b.room == room => {
+            (Self::Place(Place { room, .. }) | Self::Room(room), Self::Place(b))
+                if b.room == room =>
+            {
                 Some(Self::Room(room))
             }
             _ => None,
@@ -93,14 +86,14 @@ impl Chain {
     fn new<'a>(
         kernels: impl IntoIterator<Item = &'a Kernel>,
         graph: &Graph,
-        homes: &Homes<'_>,
+        homes: &Homes,
     ) -> Self {
         let mut chain = Self::default();
         kernels.into_iter().for_each(|kernel| chain.call(kernel, graph, homes));
         chain
     }
 
-    fn call(&mut self, kernel: &Kernel, graph: &Graph, homes: &Homes<'_>) {
+    fn call(&mut self, kernel: &Kernel, graph: &Graph, homes: &Homes) {
         let key = KernelKey::in_chain(kernel, graph);
         let bound = kernel.bindings.iter().map(|b| {
             let place = homes.of(b.used.tensor).get(b.part);
@@ -108,10 +101,12 @@ impl Chain {
         });
         let bound: Vec<_> = bound.collect();
         // A link already here, and what its bindings become.
-        let shared = self.links.iter().enumerate().filter(|(_, link)| link.key == key).find_map(|(i, link)| {
-            let each = link.bound.iter().zip(&bound).map(|(a, &b)| a.with(b));
-            Some((i, each.collect::<Option<Vec<_>>>()?))
-        });
+        let shared = self.links.iter().enumerate().filter(|(_, link)| link.key == key).find_map(
+            |(i, link)| {
+                let each = link.bound.iter().zip(&bound).map(|(a, &b)| a.with(b));
+                Some((i, each.collect::<Option<Vec<_>>>()?))
+            },
+        );
         let link = match shared {
             Some((link, bound)) => {
                 self.links[link].bound = bound;
@@ -138,7 +133,7 @@ impl Chain {
         let storage = self.links.iter().map(|l| l.bound.len()).sum::<usize>() + 1;
         self.links.len() <= MOST_LINKS
             && self.calls.len() <= MOST_CALLS
-            && self.links.iter().map(|l| code(&l.key)).sum::<usize>() <= most_code
+            && self.links.iter().map(|l| l.key.code()).sum::<usize>() <= most_code
             && uniforms <= limits.max_uniform_buffers_per_shader_stage as usize
             && storage <= limits.max_storage_buffers_per_shader_stage as usize
     }
@@ -163,65 +158,62 @@ impl Chain {
     }
 }
 
-/// A dispatch for each kernel.
-pub(super) fn apart(gpu: &Gpu, graph: &Graph) -> Vec<Dispatch> {
+/// A dispatch for each kernel, of a graph that has scratch in one buffer or not.
+pub(super) fn apart(gpu: &Gpu, graph: &Graph, one_scratch: bool) -> Vec<Dispatch> {
     let nodes = graph.nodes().iter().enumerate();
     let kernels =
         nodes.flat_map(|(i, n)| n.op.kernels(graph, &gpu.limits).into_iter().map(move |k| (i, k)));
     let dispatch = |(node, kernel): (usize, Kernel)| Dispatch {
         node,
-        key: PipelineKey::of(&kernel, graph, &gpu.limits),
+        key: PipelineKey::of(&kernel, graph, &gpu.limits, one_scratch),
         kernels: vec![kernel],
         chain: None,
     };
     kernels.map(dispatch).collect()
 }
 
-/// The dispatches of a graph. On a software adapter, of graphs for one row, all layers are a chain, if
-/// there is little enough code in them; else kernels of a layer that follow each other are, if there are
-/// enough layers like it.
-pub(super) fn dispatches(gpu: &Gpu, graph: &Graph, homes: &Homes<'_>) -> Vec<Dispatch> {
-    let apart = apart(gpu, graph);
-    if !gpu.limits.chains(graph) {
-        return apart;
+/// The dispatches of a graph whose weights and states are in `store`, and where its tensors are. On a
+/// software adapter, of graphs for one row, all layers are a chain, if there is little enough code in
+/// them; else kernels of a layer that follow each other are, if there are enough layers like it.
+pub(super) fn dispatches(gpu: &Gpu, graph: &Graph, store: &GpuStore) -> (Vec<Dispatch>, Homes) {
+    let chains = gpu.limits.chains_from > 0 && graph.max.rows == 1;
+    if chains {
+        let homes = Homes::new(graph, store, true);
+        if let Some(dispatches) = chain_of_all(gpu, graph, &homes) {
+            return (dispatches, homes);
+        }
     }
-    match chain_of_all(gpu, graph, homes, apart) {
-        Ok(dispatches) => dispatches,
-        Err(apart) => chains_of_layers(gpu, graph, homes, apart),
-    }
+    let homes = Homes::new(graph, store, false);
+    let apart = apart(gpu, graph, false);
+    let dispatches = if chains { chains_of_layers(gpu, graph, &homes, apart) } else { apart };
+    (dispatches, homes)
 }
 
-/// With all layers in one chain, or as they were.
-fn chain_of_all(
-    gpu: &Gpu,
-    graph: &Graph,
-    homes: &Homes<'_>,
-    mut apart: Vec<Dispatch>,
-) -> Result<Vec<Dispatch>, Vec<Dispatch>> {
+/// With all layers in one chain.
+fn chain_of_all(gpu: &Gpu, graph: &Graph, homes: &Homes) -> Option<Vec<Dispatch>> {
+    let mut apart = apart(gpu, graph, true);
     let in_layer = |d: &Dispatch| graph.nodes()[d.node].layer.is_some();
-    let first = apart.iter().position(in_layer);
-    let Some((first, last)) = first.zip(apart.iter().rposition(in_layer)) else { return Err(apart) };
+    let first = apart.iter().position(in_layer)?;
+    let last = apart.iter().rposition(in_layer)?;
     let layers = &apart[first..=last];
-    if !layers.iter().all(|d| in_layer(d) && is_alone(d)) {
-        return Err(apart);
-    }
     let chain = Chain::new(kernels(layers), graph, homes);
     let often = chain.calls.len() >= gpu.limits.chains_from * chain.links.len();
-    if !often || !chain.is_fit(gpu, MOST_CODE_OF_ALL) {
-        return Err(apart);
+    let able = layers.iter().all(|d| in_layer(d) && is_alone(d));
+    if !able || !often || !chain.is_fit(gpu, MOST_CODE_OF_ALL) {
+        return None;
     }
     let after = apart.split_off(last + 1);
     let layers = apart.split_off(first);
     let key = chain.key(gpu);
     apart.push(join(layers, chain, key));
     apart.extend(after);
-    Ok(apart)
+    Some(apart)
 }
 
 fn chains_of_layers(
     gpu: &Gpu,
     graph: &Graph,
-    homes: &Homes<'_>,
+    homes: &Homes,
     apart: Vec<Dispatch>,
 ) -> Vec<Dispatch> {
     let layer = |d: &Dispatch| graph.nodes()[d.node].layer;
@@ -261,7 +253,9 @@ fn chains_of_layers(
     chains.collect()
 }
 
-fn kernels<'a>(dispatches: impl IntoIterator<Item = &'a Dispatch>) -> impl Iterator<Item = &'a Kernel> {
+fn kernels<'a>(
+    dispatches: impl IntoIterator<Item = &'a Dispatch>,
+) -> impl Iterator<Item = &'a Kernel> {
     dispatches.into_iter().flat_map(|d| &d.kernels)
 }
 

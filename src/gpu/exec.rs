@@ -13,11 +13,11 @@ use super::chain::{Bound, Chain, Dispatch, apart, dispatches};
 use super::kernel::Grid;
 use super::pipeline::{Pipeline, PipelineKey, Pipelines};
 use super::shader::{CALL_PARAMS_BIT, call_bytes};
-use super::store::{Homes, Place, Room, scratch_places, storage};
+use super::store::{Homes, Place, Room, storage};
 use super::{Gpu, GpuStore};
 use crate::Result;
 use crate::graph::reference::Data;
-use crate::graph::{Elem, Graph, Home, StepSize, TensorId, plan};
+use crate::graph::{Elem, Graph, Home, StepSize, TensorId};
 
 /// A graph made ready to run on one device.
 #[derive(Debug)]
@@ -48,6 +48,7 @@ struct Buffers {
     tensors: HashMap<TensorId, Vec<Slice>>,
     /// What these are in, but for inputs and outputs.
     rooms: HashMap<Room, wgpu::Buffer>,
+    one_scratch: bool,
 }
 
 /// A range of a buffer.
@@ -74,8 +75,8 @@ impl Slice {
 
 impl Buffers {
     /// All tensors of a graph, and new buffers for its inputs and outputs.
-    fn new(gpu: &Gpu, graph: &Graph, store: &GpuStore, homes: &Homes<'_>) -> Result<Self> {
-        let mut made = Self::default();
+    fn new(gpu: &Gpu, graph: &Graph, store: &GpuStore, homes: &Homes) -> Result<Self> {
+        let mut made = Self { one_scratch: homes.one_scratch, ..Self::default() };
         for id in graph.ids() {
             let t = graph.tensor(id);
             let slices = if matches!(t.home, Home::Input | Home::Output) {
@@ -190,10 +191,9 @@ impl GpuGraph {
     /// # Errors
     /// If the device runs out of memory or the driver refuses a shader.
     pub fn new(gpu: &Gpu, graph: Arc<Graph>, store: &mut GpuStore) -> Result<Self> {
-        store.grow_scratch(gpu, &scratch_places(gpu, &graph, &plan(&graph)))?;
-        let homes = Homes::new(gpu, &graph, store);
+        let (dispatches, homes) = dispatches(gpu, &graph, store);
+        store.grow_scratch(gpu, &homes.scratch)?;
         let buffers = Buffers::new(gpu, &graph, store, &homes)?;
-        let dispatches = dispatches(gpu, &graph, &homes);
         let step = gpu.device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("step"),
             size: 16,
@@ -311,7 +311,8 @@ impl GpuGraph {
         let calls = match self.calls.chained() {
             false => &self.calls,
             true => self.apart.get_or_init(|| {
-                let (gpu, each) = (&self.gpu, apart(&self.gpu, &self.graph));
+                let (gpu, one_scratch) = (&self.gpu, self.buffers.one_scratch);
+                let each = apart(gpu, &self.graph, one_scratch);
                 bind(gpu, &mut Pipelines::default(), each, &self.step, &self.buffers)
             }),
         };
@@ -556,7 +557,10 @@ fn bind(
         let entries: Vec<_> = bound
             .iter()
             .enumerate()
-            .map(|(i, slice)| wgpu::BindGroupEntry { binding: i as u32, resource: slice.resource() })
+            .map(|(i, slice)| wgpu::BindGroupEntry {
+                binding: i as u32,
+                resource: slice.resource(),
+            })
             .collect();
         let group = gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some(&key.label()),

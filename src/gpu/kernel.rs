@@ -7,7 +7,7 @@ use std::ops::Range;
 use bytemuck::Pod;
 
 use super::Tuning;
-use crate::graph::{Graph, Home, StepSize, TensorId, Use};
+use crate::graph::{Graph, StepSize, TensorId, Use};
 
 /// What kernels may count on, and what was chosen for them. The smallest device WebGPU allows is [`Limits::CORE`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,23 +49,6 @@ impl Limits {
     pub fn invocations(&self, graph: &Graph, wg: usize) -> (usize, bool) {
         let alone = self.serial_lanes > 0 && graph.max.rows == 1;
         (if alone { self.serial_lanes as usize } else { wg }, alone)
-    }
-
-    /// Whether kernels of a graph that follow each other are one dispatch, see
-    /// `shaders/lib/chain.wgsl`.
-    pub fn chains(&self, graph: &Graph) -> bool {
-        self.chains_from > 0 && graph.max.rows == 1
-    }
-
-    /// Whether tensors of a graph that live there share buffers, so that a chain may go from one to the
-    /// next in one binding.
-    pub fn shares_buffers(&self, graph: &Graph, home: Home) -> bool {
-        match home {
-            // All graphs of a model have these.
-            Home::Weight | Home::State => self.chains_from > 0,
-            Home::Scratch => self.chains(graph),
-            Home::Input | Home::Output => false,
-        }
     }
 
     /// The row ranges into which a weight must be parted so that each fits one binding: a single

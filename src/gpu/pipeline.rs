@@ -53,19 +53,33 @@ impl KernelKey {
         }
     }
 
+    /// About how long a software adapter's compiler takes for it, where a small kernel is 1.
+    pub fn code(&self) -> usize {
+        match self.shader {
+            "matmul_lanes_ring" => 16,
+            "attention" | "causal_attention" | "matmul_lanes_pairs" => 8,
+            "matmul_lanes_rows" if self.flags.contains(&"GATED") => 6,
+            "matmul_lanes" | "matmul_lanes_rows" => 4,
+            _ => 1,
+        }
+    }
+
     /// Of a link. What any kernel of the chain could write none can bind as read-only, since it may be of the
     /// same buffer.
     pub fn in_chain(kernel: &Kernel, graph: &Graph) -> Self {
-        Self::of(kernel, |b| {
-            matches!(graph.tensor(b.used.tensor).home, Home::Weight | Home::Input)
-        })
+        Self::of(kernel, |b| matches!(graph.tensor(b.used.tensor).home, Home::Weight | Home::Input))
     }
 }
 
 impl PipelineKey {
-    /// Of a kernel alone. What it reads it binds as read-only, unless it might write the same buffer.
-    pub fn of(kernel: &Kernel, graph: &Graph, limits: &Limits) -> Self {
-        let may_write = |home| home != Home::Weight && limits.shares_buffers(graph, home);
+    /// Of a kernel alone. What it reads it binds as read-only, unless it might write the same buffer: state
+    /// where there are chains, and with `one_scratch` scratch.
+    pub fn of(kernel: &Kernel, graph: &Graph, limits: &Limits, one_scratch: bool) -> Self {
+        let may_write = |home| match home {
+            Home::State => limits.chains_from > 0,
+            Home::Scratch => one_scratch,
+            Home::Weight | Home::Input | Home::Output => false,
+        };
         let kernel = KernelKey::of(kernel, |b| {
             b.used.access == Access::Read && !may_write(graph.tensor(b.used.tensor).home)
         });
@@ -86,15 +100,20 @@ impl PipelineKey {
         let storage = |&read_only: &bool| wgpu::BufferBindingType::Storage { read_only };
         let buffers = |l: &LinkKey| l.kernel.read_only.iter().map(storage).collect::<Vec<_>>();
         match self.chain {
-            None => [uniform, uniform]
-                .into_iter()
-                .chain(self.links.iter().flat_map(buffers))
-                .collect(),
+            None => {
+                [uniform, uniform].into_iter().chain(self.links.iter().flat_map(buffers)).collect()
+            }
             Some(_) => {
                 let links = self.links.iter().flat_map(|l| [vec![uniform], buffers(l)].concat());
                 [uniform, uniform, storage(&false)].into_iter().chain(links).collect()
             }
         }
+    }
+
+    /// About how long a software adapter's compiler takes for it.
+    pub fn code(&self) -> usize {
+        let code = self.links.iter().map(|l| l.kernel.code()).sum::<usize>();
+        if self.chain.is_some() { 2 * code } else { code }
     }
 
     /// What reports call it: its kernels' names.
@@ -117,9 +136,8 @@ impl PipelineKey {
             .collect();
         match self.chain {
             None => {
-                let text = |k: &Link<'_>| {
-                    shader::specialise_bound(k.name, k.flags, k.consts, k.read_only)
-                };
+                let text =
+                    |k: &Link<'_>| shader::specialise_bound(k.name, k.flags, k.consts, k.read_only);
                 links.iter().map(text).collect()
             }
             Some(ChainKey { lanes, calls }) => shader::chain(&links, lanes, calls),

@@ -195,7 +195,9 @@ fn linked(text: &str, prefix: &str, first: usize, link: &Link<'_>) -> String {
         lines.push(match Bound::declared(code) {
             Some(Bound { number: 0, name, ty }) if own_params.is_some() => {
                 let params = link.params;
-                format!("@group(0) @binding({first}) var<uniform> all_{name}: array<{ty}, {params}>;")
+                format!(
+                    "@group(0) @binding({first}) var<uniform> all_{name}: array<{ty}, {params}>;"
+                )
             }
             Some(Bound { number: 0, name, ty }) => {
                 format!("@group(0) @binding({first}) var<uniform> {name}: {ty};")
@@ -205,7 +207,9 @@ fn linked(text: &str, prefix: &str, first: usize, link: &Link<'_>) -> String {
             None if params_begin => format!("@align(16) {}", code.trim_start()),
             None => code.to_owned(),
         });
-        params_begin = own_params.is_some_and(|ty| code.strip_prefix("struct ").is_some_and(|c| c == format!("{ty} {{")));
+        params_begin = own_params.is_some_and(|ty| {
+            code.strip_prefix("struct ").is_some_and(|c| c == format!("{ty} {{"))
+        });
     }
     lines.extend(begin_call);
     let names = Names { prefix, all: lines.iter().filter_map(|l| declared(l)).collect(), placed };
@@ -310,7 +314,9 @@ impl Names<'_> {
             }
             out.push_str(word);
             rest = after;
-            if let Some(index) = after.strip_prefix('[').filter(|_| named && self.placed.contains(word)) {
+            if let Some(index) =
+                after.strip_prefix('[').filter(|_| named && self.placed.contains(word))
+            {
                 out.push_str(&format!("[{}{word}_begin + ", self.prefix));
                 rest = index;
             }

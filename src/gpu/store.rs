@@ -25,7 +25,7 @@ pub trait WeightSource {
 pub struct GpuStore {
     weights: HashMap<String, Vec<Place>>,
     states: HashMap<String, Place>,
-    /// What these are in, see [`Limits::shares_buffers`](super::Limits::shares_buffers).
+    /// What these are in.
     buffers: Vec<wgpu::Buffer>,
     /// Scratch buffers; graphs never run at the same time, so they share them.
     scratch: Vec<wgpu::Buffer>,
@@ -77,8 +77,8 @@ impl GpuStore {
         progress: &mut dyn FnMut(u64),
     ) -> Result<()> {
         let new = self.make_room(gpu, graph)?;
-        let homes = Homes::new(gpu, graph, self);
-        let keys: Vec<_> = dispatches(gpu, graph, &homes).into_iter().map(|d| d.key).collect();
+        let (dispatches, _) = dispatches(gpu, graph, self);
+        let keys: Vec<_> = dispatches.into_iter().map(|d| d.key).collect();
         let mut pipelines = std::mem::take(&mut self.pipelines);
         let uploaded = thread::scope(|scope| {
             scope.spawn(|| pipelines.of(gpu, &keys));
@@ -92,7 +92,7 @@ impl GpuStore {
     /// adapter.
     pub fn compile<'a>(&mut self, graphs: impl IntoIterator<Item = (&'a Gpu, &'a Graph)>) {
         let graphs: Vec<_> = graphs.into_iter().collect();
-        let all = graphs.iter().flat_map(|(gpu, graph)| apart(gpu, graph));
+        let all = graphs.iter().flat_map(|(gpu, graph)| apart(gpu, graph, false));
         let keys: Vec<_> = all.map(|d| d.key).collect();
         if let Some((gpu, _)) = graphs.first() {
             self.pipelines.of(gpu, &keys);
@@ -118,8 +118,7 @@ impl GpuStore {
             let t = graph.tensor(id);
             parts.iter().map(|rows| (t.name.as_str(), t.bytes(rows.len())))
         });
-        let shared = gpu.limits.shares_buffers(graph, Home::Weight);
-        let mut places = self.pack(gpu, &each.collect::<Vec<_>>(), shared)?.into_iter();
+        let mut places = self.pack(gpu, &each.collect::<Vec<_>>())?.into_iter();
         for (&id, parts) in weights.iter().zip(&parts) {
             let places = places.by_ref().take(parts.len()).collect();
             self.weights.insert(graph.tensor(id).name.clone(), places);
@@ -128,23 +127,17 @@ impl GpuStore {
             let t = graph.tensor(id);
             (t.name.as_str(), t.bytes(t.rows.fixed))
         });
-        let shared = gpu.limits.shares_buffers(graph, Home::State);
-        let places = self.pack(gpu, &each.collect::<Vec<_>>(), shared)?;
+        let places = self.pack(gpu, &each.collect::<Vec<_>>())?;
         for (id, place) in states.into_iter().zip(places) {
             self.states.insert(graph.tensor(id).name.clone(), place);
         }
         Ok(weights)
     }
 
-    /// Makes buffers that hold tensors of these names and sizes: one each, or, if they are `shared`, as many
-    /// as can be bound together.
-    fn pack(
-        &mut self,
-        gpu: &Gpu,
-        tensors: &[(&str, usize)],
-        shared: bool,
-    ) -> Result<Vec<Place>> {
-        let most = if shared { most_bytes(gpu) } else { 0 };
+    /// Makes buffers that hold tensors of these names and sizes: one each, or as many as can be bound
+    /// together if there are chains, which go from one to the next in one binding.
+    fn pack(&mut self, gpu: &Gpu, tensors: &[(&str, usize)]) -> Result<Vec<Place>> {
+        let most = if gpu.limits.chains_from > 0 { most_bytes(gpu) } else { 0 };
         // Each one's first tensor and size.
         let mut rooms: Vec<(&str, u64)> = vec![];
         let mut places = Vec::with_capacity(tensors.len());
@@ -178,7 +171,9 @@ impl GpuStore {
         let mut done = 0;
         for &id in weights {
             let t = graph.tensor(id);
-            for (rows, &place) in gpu.limits.parts(graph, id).into_iter().zip(&self.weights[&t.name]) {
+            for (rows, &place) in
+                gpu.limits.parts(graph, id).into_iter().zip(&self.weights[&t.name])
+            {
                 upload(gpu, (self.buffer(place.room), place.offset), t, rows, source, &mut |n| {
                     done += n;
                     progress(done);
@@ -222,45 +217,48 @@ impl GpuStore {
     }
 }
 
-/// Where the scratch tensors of a graph are: in one of the buffers of the plan each, or all in one.
-pub(super) fn scratch_places(gpu: &Gpu, graph: &Graph, plan: &Plan) -> Vec<Place> {
-    let shared = gpu.limits.shares_buffers(graph, Home::Scratch);
-    let mut end = 0;
-    let place = |(i, &bytes): (usize, &usize)| {
-        let size = (bytes as u64).max(LEAST_BYTES);
-        let (room, offset) = if shared { (0, end) } else { (i, 0) };
-        end = (offset + size).next_multiple_of(ALIGN);
-        Place { room: Room::Scratch(room), offset, size }
-    };
-    plan.sizes.iter().enumerate().map(place).collect()
-}
-
 /// Where the tensors of a graph are in a store's buffers; nowhere if they are inputs or outputs, which have
 /// their own.
-pub(super) struct Homes<'a> {
-    graph: &'a Graph,
-    store: &'a GpuStore,
+#[derive(Debug)]
+pub(super) struct Homes {
+    /// Weights, in parts, and states.
+    kept: HashMap<TensorId, Vec<Place>>,
     plan: Plan,
-    scratch: Vec<Place>,
+    /// Each buffer of the plan.
+    pub scratch: Vec<Place>,
+    /// Whether all scratch is in one buffer.
+    pub one_scratch: bool,
 }
 
-impl<'a> Homes<'a> {
-    /// Of weights and state that are in `store` already.
-    pub fn new(gpu: &Gpu, graph: &'a Graph, store: &'a GpuStore) -> Self {
+impl Homes {
+    /// Of a graph whose weights and states are in `store` already.
+    pub fn new(graph: &Graph, store: &GpuStore, one_scratch: bool) -> Self {
+        let kept = graph.ids().filter_map(|id| {
+            let t = graph.tensor(id);
+            let places = match t.home {
+                Home::Weight => store.weights.get(&t.name).cloned(),
+                Home::State => store.states.get(&t.name).map(|&place| vec![place]),
+                _ => None,
+            };
+            Some((id, places?))
+        });
+        let kept = kept.collect();
         let plan = plan(graph);
-        let scratch = scratch_places(gpu, graph, &plan);
-        Self { graph, store, plan, scratch }
+        let mut end = 0;
+        let place = |(i, &bytes): (usize, &usize)| {
+            let size = (bytes as u64).max(LEAST_BYTES);
+            let (room, offset) = if one_scratch { (0, end) } else { (i, 0) };
+            end = (offset + size).next_multiple_of(ALIGN);
+            Place { room: Room::Scratch(room), offset, size }
+        };
+        let scratch = plan.sizes.iter().enumerate().map(place).collect();
+        Self { kept, plan, scratch, one_scratch }
     }
 
     /// The parts of a tensor.
     pub fn of(&self, id: TensorId) -> &[Place] {
-        let t = self.graph.tensor(id);
-        match t.home {
-            Home::Weight => self.store.weights.get(&t.name).map_or(&[], |places| places),
-            Home::State => self.store.states.get(&t.name).map_or(&[], slice::from_ref),
-            Home::Scratch => self.plan.buffer(id).map_or(&[], |b| slice::from_ref(&self.scratch[b])),
-            Home::Input | Home::Output => &[],
-        }
+        let scratch = || self.plan.buffer(id).map(|b| slice::from_ref(&self.scratch[b]));
+        self.kept.get(&id).map(Vec::as_slice).or_else(scratch).unwrap_or_default()
     }
 }
 

@@ -5,10 +5,12 @@
 //! they keep in a cache on disk. So other devices of the same adapter, one a core, dispatch their
 //! share of the kernels over no workgroups at all, and the model's own device then finds them there.
 
+use std::cmp::Reverse;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::exec::Call;
 use super::pipeline::PipelineKey;
@@ -34,10 +36,15 @@ pub fn warm(gpu: &Gpu, graphs: &[&GpuGraph], progress: &mut dyn FnMut(u64, u64))
             calls.push(call);
         }
     }
+    // The longest first, so that all end at about the same time.
+    calls.sort_by_key(|call| Reverse(call.key.code()));
     let next = AtomicUsize::new(0);
     let claim = || calls.get(next.fetch_add(1, Ordering::Relaxed)).copied();
     let theirs = Mutex::new(vec![]);
-    let help = || {
+    let help = |all_claimed: Receiver<()>| {
+        if all_claimed.recv_timeout(PATIENCE) != Err(RecvTimeoutError::Timeout) {
+            return;
+        }
         let Ok(twin) = gpu.twin() else { return };
         while let Some(call) = claim() {
             // A failure is the twin's own; the model's device compiles what it left.
@@ -45,7 +52,7 @@ pub fn warm(gpu: &Gpu, graphs: &[&GpuGraph], progress: &mut dyn FnMut(u64, u64))
             theirs.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(call);
         }
     };
-    let (start, mut done, all) = (Instant::now(), 0, calls.len() as u64);
+    let (mut done, all) = (0, calls.len() as u64);
     let mut dispatch = |call: &Call| {
         gpu.dispatch_none(&call.pipeline, &call.group)?;
         done += 1;
@@ -53,16 +60,16 @@ pub fn warm(gpu: &Gpu, graphs: &[&GpuGraph], progress: &mut dyn FnMut(u64, u64))
         Ok(())
     };
     thread::scope(|scope| {
-        let mut helped = false;
+        // Dropped at the end, which tells those who still wait that there is nothing left.
+        let mut claiming = vec![];
+        let cores = thread::available_parallelism().map_or(1, |n| n.get());
+        for _ in 1..cores {
+            let (sender, all_claimed) = mpsc::channel();
+            claiming.push(sender);
+            scope.spawn(|| help(all_claimed));
+        }
         while let Some(call) = claim() {
             dispatch(call)?;
-            if !helped && start.elapsed() > PATIENCE {
-                helped = true;
-                let cores = thread::available_parallelism().map_or(1, |n| n.get());
-                for _ in 1..cores {
-                    scope.spawn(help);
-                }
-            }
         }
         Ok(())
     })?;

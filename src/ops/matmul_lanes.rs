@@ -206,7 +206,7 @@ impl Few {
             ("OUTS", lanes.most_outs),
             ("LOADED", 1 + usize::from(two)),
         ];
-        let kernel = lanes.tell(kernel, &consts).alone(true);
+        let kernel = lanes.tell(kernel, &consts).alone(true).flag_if(!lanes.small, "TOUCH");
         kernel.flag_if(two, "TWO").flag_if(two && lanes.wide, "WIDER")
     }
 }
