@@ -1,13 +1,13 @@
-// Calls of several kernels, its links, in one dispatch, for software adapters, where each dispatch wakes threads
-// and waits for them, which takes as long as a small kernel's work. As many workgroups as there are
-// threads take the blocks (what would be workgroups) of all calls in order, and none of a call before
+// Calls of several kernels, its links, in one dispatch, for software adapters, where each dispatch wakes
+// threads and waits for them, which takes as long as a small kernel's work. As many workgroups as there
+// are threads take the blocks (what would be workgroups) of all calls in order, and none of a call before
 // all of the calls before it are done. A block is waited for only once a workgroup has taken it, which
 // waits for earlier ones alone, so that it ends if but workgroups that have begun go on running,
 // however few run at a time.
 //
 // Links are kernels whose workgroups are one subgroup and have no barriers. src/gpu/shader.rs puts
-// them after this file, with `link_0_`, `link_1_`, ... before all of their names, and has calls of a link
-// find their own parameters, and their own places in buffers. What one writes and
+// them after this file, with `link_0_`, `link_1_`, ... before all of their names, and has each call find
+// its own parameters and its own places in the buffers that calls of its link share. What one writes and
 // another reads is bound `read_write` in both, and ordered by atomics on `progress`.
 
 override LINKS: u32 = 1u;

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::pipeline::{KernelKey, LinkKey, PipelineKey};
-use super::store::{Homes, Place, Room};
+use super::store::{Homes, Place, Room, most_bytes};
 use super::{Gpu, GpuStore, Kernel};
 use crate::graph::{Graph, TensorId};
 
@@ -60,11 +60,13 @@ pub(super) enum Bound {
 const MOST_LINKS: usize = 16;
 const MOST_CALLS: usize = 512;
 
-/// Code of a chain at most, as [`KernelKey::code`] has it. Compilers take more than twice as long for twice the
-/// code.
+/// Code of a chain at most, as [`KernelKey::code`] has it. Compilers take more than twice as long for twice
+/// the code.
 const MOST_CODE: usize = 16;
 /// The same of a chain of all layers.
 const MOST_CODE_OF_ALL: usize = 32;
+/// Lanes up to which there are such: with wider subgroups compilers take minutes over one.
+const MOST_LANES_OF_ALL: u32 = 8;
 
 impl Bound {
     /// What calls may share of which one has `self` and the other `other`.
@@ -177,7 +179,7 @@ pub(super) fn apart(gpu: &Gpu, graph: &Graph, one_scratch: bool) -> Vec<Dispatch
 /// them; else kernels of a layer that follow each other are, if there are enough layers like it.
 pub(super) fn dispatches(gpu: &Gpu, graph: &Graph, store: &GpuStore) -> (Vec<Dispatch>, Homes) {
     let chains = gpu.limits.chains_from > 0 && graph.max.rows == 1;
-    if chains {
+    if chains && gpu.limits.serial_lanes <= MOST_LANES_OF_ALL {
         let homes = Homes::new(graph, store, true);
         if let Some(dispatches) = chain_of_all(gpu, graph, &homes) {
             return (dispatches, homes);
@@ -198,7 +200,8 @@ fn chain_of_all(gpu: &Gpu, graph: &Graph, homes: &Homes) -> Option<Vec<Dispatch>
     let layers = &apart[first..=last];
     let chain = Chain::new(kernels(layers), graph, homes);
     let often = chain.calls.len() >= gpu.limits.chains_from * chain.links.len();
-    let able = layers.iter().all(|d| in_layer(d) && is_alone(d));
+    let able = layers.iter().all(|d| in_layer(d) && is_alone(d))
+        && homes.scratch.iter().all(|place| place.end() <= most_bytes(gpu));
     if !able || !often || !chain.is_fit(gpu, MOST_CODE_OF_ALL) {
         return None;
     }

@@ -50,7 +50,7 @@ pub(super) enum Room {
 }
 
 impl Place {
-    fn end(self) -> u64 {
+    pub fn end(self) -> u64 {
         self.offset + self.size
     }
 }
@@ -264,7 +264,7 @@ impl Homes {
 
 /// The largest storage buffer that can be bound whole. The device's own limits: tests set the kernels'
 /// lower, to see weights in parts.
-fn most_bytes(gpu: &Gpu) -> u64 {
+pub(super) fn most_bytes(gpu: &Gpu) -> u64 {
     let limits = gpu.device.limits();
     limits.max_storage_buffer_binding_size.min(limits.max_buffer_size)
 }
