@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use super::pipeline::{KernelKey, LinkKey, PipelineKey};
+use super::shader::call_bytes;
 use super::store::{Homes, Place, Room, most_bytes};
 use super::{Gpu, GpuStore, Kernel};
 use crate::graph::{Graph, TensorId};
@@ -133,10 +134,15 @@ impl Chain {
         // Its own are two uniforms and a storage buffer.
         let uniforms = self.links.len() + 2;
         let storage = self.links.iter().map(|l| l.bound.len()).sum::<usize>() + 1;
+        let most_placed = self.calls.iter().map(|c| self.places(c).len()).max().unwrap_or(0);
+        let table = call_bytes(most_placed) * self.calls.len();
+        let params = |l: &Link| l.params.iter().map(|p| p.len().next_multiple_of(16)).sum();
+        let uniform_bytes = self.links.iter().map(params).max().unwrap_or(0).max(table);
         self.links.len() <= MOST_LINKS
             && self.calls.len() <= MOST_CALLS
             && self.links.iter().map(|l| l.key.code()).sum::<usize>() <= most_code
             && uniforms <= limits.max_uniform_buffers_per_shader_stage as usize
+            && uniform_bytes as u64 <= limits.max_uniform_buffer_binding_size
             && storage <= limits.max_storage_buffers_per_shader_stage as usize
     }
 
