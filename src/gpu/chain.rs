@@ -84,6 +84,13 @@ impl Bound {
     }
 }
 
+impl Link {
+    /// For each binding, whether calls have places of their own in it.
+    fn placed(&self) -> impl Iterator<Item = bool> {
+        self.bound.iter().map(|b| matches!(b, Bound::Room(_)))
+    }
+}
+
 impl Chain {
     /// Of all these kernels, in this order.
     fn new<'a>(
@@ -134,8 +141,7 @@ impl Chain {
         // Its own are two uniforms and a storage buffer.
         let uniforms = self.links.len() + 2;
         let storage = self.links.iter().map(|l| l.bound.len()).sum::<usize>() + 1;
-        let most_placed = self.calls.iter().map(|c| self.places(c).len()).max().unwrap_or(0);
-        let table = call_bytes(most_placed) * self.calls.len();
+        let table = self.call_bytes() * self.calls.len();
         let params = |l: &Link| l.params.iter().map(|p| p.len().next_multiple_of(16)).sum();
         let uniform_bytes = self.links.iter().map(params).max().unwrap_or(0).max(table);
         self.links.len() <= MOST_LINKS
@@ -146,10 +152,16 @@ impl Chain {
             && storage <= limits.max_storage_buffers_per_shader_stage as usize
     }
 
+    /// Bytes of what tells it about each of its calls.
+    pub fn call_bytes(&self) -> usize {
+        let placed = |link: &Link| link.placed().filter(|&placed| placed).count();
+        call_bytes(self.links.iter().map(placed).max().unwrap_or(0))
+    }
+
     fn key(&self, gpu: &Gpu) -> PipelineKey {
         let links = self.links.iter().map(|link| LinkKey {
             kernel: link.key.clone(),
-            placed: link.bound.iter().map(|b| matches!(b, Bound::Room(_))).collect(),
+            placed: link.placed().collect(),
             params: link.params.len(),
         });
         PipelineKey::chain(links.collect(), gpu.limits.serial_lanes, self.calls.len())
@@ -204,11 +216,14 @@ fn chain_of_all(gpu: &Gpu, graph: &Graph, homes: &Homes) -> Option<Vec<Dispatch>
     let first = apart.iter().position(in_layer)?;
     let last = apart.iter().rposition(in_layer)?;
     let layers = &apart[first..=last];
-    let chain = Chain::new(kernels(layers), graph, homes);
-    let often = chain.calls.len() >= gpu.limits.chains_from * chain.links.len();
     let able = layers.iter().all(|d| in_layer(d) && is_alone(d))
         && homes.scratch.iter().all(|place| place.end() <= most_bytes(gpu));
-    if !able || !often || !chain.is_fit(gpu, MOST_CODE_OF_ALL) {
+    if !able {
+        return None;
+    }
+    let chain = Chain::new(kernels(layers), graph, homes);
+    let often = chain.calls.len() >= gpu.limits.chains_from * chain.links.len();
+    if !often || !chain.is_fit(gpu, MOST_CODE_OF_ALL) {
         return None;
     }
     let after = apart.split_off(last + 1);

@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::chain::{Bound, Chain, Dispatch, apart, dispatches};
 use super::kernel::Grid;
 use super::pipeline::{Pipeline, PipelineKey, Pipelines};
-use super::shader::{CALL_PARAMS_BIT, call_bytes};
+use super::shader::CALL_PARAMS_BIT;
 use super::store::{Homes, Place, Room, storage};
 use super::{Gpu, GpuStore};
 use crate::Result;
@@ -144,15 +144,14 @@ struct ChainTable {
 
 impl ChainTable {
     fn new(gpu: &Gpu, chain: &Chain) -> Self {
-        let places: Vec<_> = chain.calls.iter().map(|call| chain.places(call)).collect();
-        let most = places.iter().map(Vec::len).max().unwrap_or(0);
-        let pitch = call_bytes(most) / size_of::<u32>();
-        let mut words = vec![0; pitch * places.len()];
-        for ((of, call), places) in words.chunks_exact_mut(pitch).zip(&chain.calls).zip(&places) {
+        let pitch = chain.call_bytes() / size_of::<u32>();
+        let mut words = vec![0; pitch * chain.calls.len()];
+        for (of, call) in words.chunks_exact_mut(pitch).zip(&chain.calls) {
             of[3] = (call.link | call.params << CALL_PARAMS_BIT) as u32;
-            // Buffers are no larger than 4 GiB.
-            let begin = places.iter().map(|&bytes| (bytes / size_of::<u32>() as u64) as u32);
-            of[4..].iter_mut().zip(begin).for_each(|(to, begin)| *to = begin);
+            for (to, bytes) in of[4..].iter_mut().zip(chain.places(call)) {
+                // Buffers have no more words than 32 bits count.
+                *to = (bytes / size_of::<u32>() as u64) as u32;
+            }
         }
         Self { threads: gpu.limits.threads as u32, words, pitch }
     }
@@ -277,6 +276,9 @@ impl GpuGraph {
 
     /// Tells chains the grids of their kernels.
     fn write_grids(&self, step: StepSize) {
+        if !self.calls.chained() {
+            return;
+        }
         let mut words: Vec<u32> = vec![];
         for call in &self.calls.each {
             let Some(chain) = &call.chain else { continue };

@@ -36,8 +36,8 @@ pub(super) struct LinkKey {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct KernelKey {
-    pub shader: &'static str,
-    pub flags: Vec<&'static str>,
+    shader: &'static str,
+    flags: Vec<&'static str>,
     consts: Vec<(&'static str, u32)>,
     /// For each storage binding, whether it is read-only.
     read_only: Vec<bool>,

@@ -28,8 +28,8 @@ impl Plan {
 /// Whole buffers are shared rather than ranges of one arena: WebGPU forbids a dispatch to read one
 /// range of a buffer and write another, and puts a barrier between any two dispatches that share a
 /// written buffer. (Where all layers are one dispatch these buffers are ranges of one after all, which
-/// every kernel may write: see `src/gpu/chain.rs`.) Larger tensors choose first; each takes the smallest buffer that is free for its
-/// whole life, growing it never.
+/// every kernel may write: see `src/gpu/chain.rs`.) Larger tensors choose first; each takes the smallest
+/// buffer that is free for its whole life, growing it never.
 pub fn plan(graph: &Graph) -> Plan {
     let mut life: Vec<Option<(usize, usize)>> = vec![None; graph.tensors().len()];
     for (at, node) in graph.nodes().iter().enumerate() {
