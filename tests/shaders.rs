@@ -259,6 +259,29 @@ const VARIANTS: &[Variants] = &[
         &[&[("ROWS", 1)]],
     ),
     variants(
+        "matmul_matrices",
+        &[FORMAT, &["SUBGROUPS HALF"], &["", "X8"], &["", "BIAS", "RESIDUAL"]],
+        &[&[], &[("BM", 32), ("MS", 1)]],
+    ),
+    variants(
+        "matmul_matrices",
+        &[FORMAT, &["SUBGROUPS EIGHTS"], &["", "X8"], &["", "BIAS", "RESIDUAL"]],
+        &[
+            &[("MS", 4), ("NS", 4), ("DEPTH", 16)],
+            &[("BM", 32), ("MS", 2), ("NS", 4), ("DEPTH", 16)],
+        ],
+    ),
+    variants(
+        "matmul_matrices",
+        &[FORMAT, &["SUBGROUPS EXPERTS"], &["HALF"], &["", "GATED"], &["", "X8"]],
+        &[&[("BM", 16), ("MS", 1), ("NS", 1), ("DEPTH", 16), ("LANES", 64)]],
+    ),
+    variants(
+        "matmul_matrices",
+        &[FORMAT, &["SUBGROUPS EXPERTS EIGHTS"], &["", "HALF"], &["", "GATED"], &["", "X8"]],
+        &[&[("BM", 16), ("MS", 2), ("NS", 2), ("DEPTH", 16)]],
+    ),
+    variants(
         "matmul_transposed",
         &[FORMAT],
         &[&[("ROWS", 1)], &[("ROWS", 8)], &[("ROWS", 1), ("SPLIT", 16)]],
@@ -295,6 +318,7 @@ const VARIANTS: &[Variants] = &[
         &[&[]],
     ),
     variants("topk", &[], &[&[]]),
+    variants("try_matrices", &[&["SUBGROUPS"], &["", "HALF"], &["", "EIGHTS"]], &[&[]]),
     variants("unfold", &[], &[&[]]),
     variants("vit_attention", &[], &[&[("CHUNKS", 1)], &[("CHUNKS", 2)], &[("CHUNKS", 4)]]),
     variants("vit_rope", &[], &[&[]]),
@@ -482,6 +506,9 @@ fn translate(wgsl: &str, flags: &[&str], place: &str) -> Module {
     let mut may = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
     may.set(Capabilities::SUBGROUP, subgroups);
     may.set(Capabilities::SHADER_INT64, flags.contains(&"WIDE"));
+    let matrices = wgsl.contains("enable wgpu_cooperative_matrix;");
+    may.set(Capabilities::COOPERATIVE_MATRIX, matrices);
+    may.set(Capabilities::SHADER_FLOAT16, flags.contains(&"HALF"));
     let info = Validator::new(ValidationFlags::all(), may)
         .validate(&module)
         .unwrap_or_else(|e| panic!("{place}: {}", e.emit_to_string(wgsl)));
@@ -489,7 +516,10 @@ fn translate(wgsl: &str, flags: &[&str], place: &str) -> Module {
     for checked in [true, false] {
         to_spirv(&module, &info, subgroups, checked, place);
         to_msl(&module, &info, subgroups, checked, place);
-        to_hlsl(&module, &info, subgroups, checked, place);
+        // HLSL has no such matrices, nor does wgpu say that DX12 does.
+        if !matrices {
+            to_hlsl(&module, &info, subgroups, checked, place);
+        }
     }
     module
 }
@@ -598,6 +628,13 @@ fn to_spirv(module: &Module, info: &ModuleInfo, subgroups: bool, checked: bool, 
             C::GroupNonUniformShuffle,
         ]);
     }
+    // Where there are matrices; they bring what they need along.
+    may.extend([
+        C::CooperativeMatrixKHR,
+        C::VulkanMemoryModel,
+        C::Float16,
+        C::StorageBuffer16BitAccess,
+    ]);
     for lang_version in [if subgroups { (1, 3) } else { (1, 0) }, (1, 6)] {
         let options = spv::Options {
             lang_version,

@@ -55,11 +55,13 @@ impl From<Qat> for formats::Qat {
     }
 }
 
-/// What the inputs of quantized matrices are rounded to.
+/// What the inputs of matrices are rounded to.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Activations {
-    /// 8 bits, with a scale for 32, as in llama.cpp; on software adapters of prompts alone.
+    /// 8 bits, with a scale for 32, as in llama.cpp, of quantized matrices; on software adapters of prompts alone.
     Q8,
+    /// 16 bits, and the matrices too, in prompts on GPUs whose tensor cores take these; else nothing.
+    F16,
     /// Nothing: exact, and slower.
     F32,
 }
@@ -68,6 +70,7 @@ impl From<Activations> for models::Activations {
     fn from(a: Activations) -> Self {
         match a {
             Activations::Q8 => Self::Q8,
+            Activations::F16 => Self::F16,
             Activations::F32 => Self::F32,
         }
     }
@@ -85,7 +88,7 @@ pub struct DeviceArgs {
     /// Quantize matrices to this format while loading: q4_0, q8_0, q4_k, ...
     #[arg(long, value_name = "TYPE", value_parser = quant)]
     pub quant: Option<BlockFormat>,
-    /// What the inputs of matrices in GGUF's quantized formats are rounded to; f32 is not at all
+    /// What the inputs of matrices are rounded to; f32, the default, is not at all
     #[arg(long, value_enum, value_name = "TYPE")]
     pub activations: Option<Activations>,
     /// Take the default kernels, whatever `fathom tune` has chosen for the adapter

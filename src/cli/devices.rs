@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::Outcome;
 use super::common::{bytes, print_json, print_line};
-use crate::gpu::{AdapterReport, Chosen, TuningFile, adapters};
+use crate::gpu::{AdapterReport, Chosen, Matrices, TuningFile, adapters};
 
 /// Lists the GPU adapters, their limits and features, and the tier and tuning Fathom uses on each
 #[derive(Debug, clap::Args)]
@@ -57,6 +57,14 @@ impl<'a> Report<'a> {
     }
 }
 
+/// Cooperative matrices in a few words.
+fn matrices(all: &[Matrices]) -> String {
+    let word =
+        |m: &Matrices| format!("{0} x {0} in {1}", m.size, if m.half { "f16" } else { "f32" });
+    let words: Vec<_> = all.iter().map(word).collect();
+    if words.is_empty() { "no".into() } else { words.join(", ") }
+}
+
 /// Runs the subcommand.
 pub fn run(args: &Args) -> Outcome {
     let found = adapters()?;
@@ -77,7 +85,7 @@ pub fn run(args: &Args) -> Outcome {
         let [min, max] = a.subgroup_sizes;
         print_line(&format!(
             "{}: {}\n   {} {}, {}\n   tier {}; subgroups of {}; f16 {}, timestamps {}, \
-             cooperative matrix {}\n   buffers to {}, bindings to {}, {} storage buffers a stage, \
+             cooperative matrices {}\n   buffers to {}, bindings to {}, {} storage buffers a stage, \
              workgroups of {} with {}\n   {}",
             a.index,
             a.name,
@@ -88,7 +96,7 @@ pub fn run(args: &Args) -> Outcome {
             if min == max { min.to_string() } else { format!("{min} to {max}") },
             yes(a.f16),
             yes(a.timestamps),
-            yes(a.cooperative_matrix),
+            matrices(&a.matrices),
             bytes(a.max_buffer_bytes),
             bytes(a.max_binding_bytes),
             a.storage_buffers,

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use serde::Serialize;
 
 use super::disk_cache::DiskCache;
-use super::{Limits, Tuning, TuningFile};
+use super::{Limits, Matrices, Tuning, TuningFile};
 use crate::{Error, Result};
 
 /// A set of GPU abilities that kernels are written for. Each tier includes those below it.
@@ -19,15 +19,18 @@ pub enum Tier {
     Core,
     /// Subgroup operations of any width, and the adapter's own limits on buffers and bindings.
     Subgroups,
+    /// Subgroups that multiply [`Matrices`].
+    Matrices,
 }
 
 impl Tier {
-    const ALL: [Self; 2] = [Self::Core, Self::Subgroups];
+    const ALL: [Self; 3] = [Self::Core, Self::Subgroups, Self::Matrices];
 
     fn name(self) -> &'static str {
         match self {
             Self::Core => "core",
             Self::Subgroups => "subgroups",
+            Self::Matrices => "matrices",
         }
     }
 
@@ -79,8 +82,9 @@ pub struct AdapterReport {
     pub f16: bool,
     /// Whether dispatches can be timed.
     pub timestamps: bool,
-    /// Whether it has the cooperative-matrix feature.
-    pub cooperative_matrix: bool,
+    /// Cooperative matrices that kernels are written for; of an open device's report, those it multiplies
+    /// as it should.
+    pub matrices: Vec<Matrices>,
 }
 
 impl AdapterReport {
@@ -102,7 +106,7 @@ impl AdapterReport {
             storage_buffers: limits.max_storage_buffers_per_shader_stage,
             f16: features.contains(wgpu::Features::SHADER_F16),
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
-            cooperative_matrix: features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
+            matrices: Matrices::of(adapter),
         }
     }
 
@@ -121,10 +125,15 @@ impl fmt::Display for AdapterReport {
 }
 
 fn tier(adapter: &wgpu::Adapter, cap: Option<Tier>) -> Tier {
-    let has = if adapter.features().contains(wgpu::Features::SUBGROUP) {
-        Tier::Subgroups
-    } else {
+    let features = adapter.features();
+    let has = if !features.contains(wgpu::Features::SUBGROUP) {
         Tier::Core
+    } else if features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX)
+        && !Matrices::of(adapter).is_empty()
+    {
+        Tier::Matrices
+    } else {
+        Tier::Subgroups
     };
     cap.map_or(has, |c| c.min(has))
 }
@@ -234,6 +243,15 @@ impl Gpu {
             required_limits.max_buffer_size = has.max_buffer_size;
             required_limits.max_storage_buffer_binding_size = has.max_storage_buffer_binding_size;
         }
+        let mut experimental_features = wgpu::ExperimentalFeatures::disabled();
+        if report.tier >= Tier::Matrices {
+            required_features |= wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
+            required_features |= adapter.features() & wgpu::Features::SHADER_F16;
+            // SAFETY: of what is experimental only cooperative matrices are used, by kernels that are
+            // validated as all others, and not before a product of two has come out right. What is left
+            // are bugs of wgpu's, for which FATHOM_TIER=subgroups does without.
+            experimental_features = unsafe { wgpu::ExperimentalFeatures::enabled() };
+        }
         let mut wide_loads = false;
         if report.serial_lanes() > 0 {
             // For chains of kernels.
@@ -250,6 +268,7 @@ impl Gpu {
             label: Some("fathom"),
             required_features,
             required_limits: required_limits.clone(),
+            experimental_features,
             ..Default::default()
         };
         let (device, queue) = pollster::block_on(adapter.request_device(&desc))
@@ -275,13 +294,14 @@ impl Gpu {
             threads: std::thread::available_parallelism().map_or(1, NonZero::get),
             chains_from: if report.serial_lanes() > 0 { CHAINS_FROM } else { 0 },
             wide_loads,
+            matrices: None,
             tuning: Tuning::DEFAULT,
         };
         let checked = std::env::var_os("FATHOM_CHECKED").is_some_and(|v| v != "0");
         let info = adapter.get_info();
         let software = info.device_type == wgpu::DeviceType::Cpu;
         let disk_cache = DiskCache::open(&device, &info).map(Arc::new);
-        Ok(Self {
+        let mut gpu = Self {
             device,
             queue,
             checked,
@@ -292,7 +312,25 @@ impl Gpu {
             tuned: false,
             failure,
             disk_cache,
-        })
+        };
+        if gpu.report.tier >= Tier::Matrices && !software {
+            gpu.multiply_matrices(false);
+        }
+        Ok(gpu)
+    }
+
+    /// Has products of many rows made by cooperative matrices, if the adapter has such that multiply
+    /// numbers in f32, or, with `half`, rounded to f16; tells whether. Where those in f32 are, an open
+    /// device does so from the start, unless it is software.
+    pub fn multiply_matrices(&mut self, half: bool) -> bool {
+        let able = self.report.tier >= Tier::Matrices;
+        let all = self.report.matrices.iter().filter(|m| able && m.half == half);
+        // Larger ones come last.
+        let found = all.rev().find_map(|m| m.tried(self));
+        if found.is_some() {
+            self.limits.matrices = found;
+        }
+        found.is_some()
     }
 
     /// Takes the kernels that `fathom tune` has chosen for this adapter instead of the defaults, which

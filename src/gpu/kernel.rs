@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use bytemuck::Pod;
 
-use super::Tuning;
+use super::{Matrices, Tuning};
 use crate::graph::{Graph, StepSize, TensorId, Use};
 
 /// What kernels may count on, and what was chosen for them. The smallest device WebGPU allows is [`Limits::CORE`].
@@ -27,6 +27,8 @@ pub struct Limits {
     pub chains_from: usize,
     /// Whether there are integers of 64 bits, on an adapter that loads these as fast as 32.
     pub wide_loads: bool,
+    /// What products of many rows multiply on hardware, if not numbers one by one.
+    pub matrices: Option<Matrices>,
     /// Which of kernels that give the same result is taken.
     pub tuning: Tuning,
 }
@@ -40,6 +42,7 @@ impl Limits {
         threads: 1,
         chains_from: 0,
         wide_loads: false,
+        matrices: None,
         tuning: Tuning::DEFAULT,
     };
 

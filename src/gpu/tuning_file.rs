@@ -177,7 +177,7 @@ mod tests {
             storage_buffers: 0,
             f16: false,
             timestamps: false,
-            cooperative_matrix: false,
+            matrices: vec![],
         }
     }
 

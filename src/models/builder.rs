@@ -77,6 +77,11 @@ impl<'a, 'w, C> Builder<'a, 'w, C> {
         self.linear_with(x, name, outputs, Extra::default())
     }
 
+    /// [`Self::linear`] for scores that experts are chosen by.
+    pub fn router(&mut self, x: TensorId, name: &str, experts: usize) -> Result<TensorId> {
+        self.linear_with(x, name, experts, Extra { exact: true, ..Extra::default() })
+    }
+
     /// [`Self::linear`] with groups, a bias or a residual.
     pub fn linear_with(
         &mut self,

@@ -191,7 +191,7 @@ impl Builder<'_, '_, MlaConfig> {
     /// The mixture of experts, plus `residual`.
     fn routed(&mut self, x: TensorId, p: &str, residual: TensorId) -> Result<TensorId> {
         let c = self.c;
-        let logits = self.linear(x, &format!("{p}.gate.weight"), c.experts)?;
+        let logits = self.router(x, &format!("{p}.gate.weight"), c.experts)?;
         let (score, rank, bias) = match c.family {
             MlaFamily::V2 => (Score::Softmax, GroupRank::Max, None),
             MlaFamily::V3 | MlaFamily::V32 => {

@@ -361,7 +361,7 @@ impl Builder<'_, '_, V4Config> {
         let p = format!("layers.{l}.ffn");
         let (k, rows) = (c.experts_per_token, self.rows);
 
-        let logits = self.linear(x, &format!("{p}.gate.weight"), c.experts)?;
+        let logits = self.router(x, &format!("{p}.gate.weight"), c.experts)?;
         let hashed = l < c.hash_layers;
         let hash = match hashed {
             true => {

@@ -17,12 +17,15 @@ use crate::Result;
 use crate::formats::ModelConfig;
 use crate::graph::{Graph, StepSize, TensorId};
 
-/// What the inputs of matrices in GGUF's block formats are, while they are multiplied.
+/// What the inputs of matrices are, while they are multiplied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Activations {
-    /// Rounded to 8 bits, with a scale for 32, as llama.cpp does: see
+    /// With matrices in GGUF's block formats rounded to 8 bits, with a scale for 32, as llama.cpp does: see
     /// [`crate::ops::quantize_activations`]. On software adapters only of prompts, which gain by it.
     Q8,
+    /// Rounded to f16, as the matrices are, where many rows are multiplied by cooperative matrices that
+    /// take such numbers: see [`crate::gpu::Matrices`]. Elsewhere as they are.
+    F16,
     /// As they are.
     #[default]
     F32,

@@ -62,7 +62,7 @@ impl<'a> ModelWeights<'a> {
     pub fn order(&self, elem: Elem) -> Option<CodeOrder> {
         let released = self.quantize.is_none() && self.files.checkpoint().gguf().is_none();
         match elem {
-            _ if self.activations == Activations::F32 => None,
+            _ if self.activations != Activations::Q8 => None,
             Elem::Block(BlockFormat::MXFP4) if released => None,
             _ => CodeOrder::of(elem),
         }

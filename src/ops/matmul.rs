@@ -13,8 +13,8 @@
 //! bytes of `w`; `matmul_tiles` is bound by `2 * rows * N * K` operations. Both decode weights of
 //! any format in registers. Each has a twin (`_q8`) that multiplies integers, for `x` in 8 bits from
 //! [`quantize_activations`](super::quantize_activations) and weights whose formats allow it.
-//! Software adapters, where loads are what costs, have `matmul_lanes_rows` and `matmul_lanes` in place
-//! of these.
+//! Where subgroups multiply matrices, `matmul_matrices` takes the place of `matmul_tiles`. Software
+//! adapters, where loads are what costs, have `matmul_lanes_rows` and `matmul_lanes` in place of all.
 
 use std::ops::{Range, RangeInclusive};
 
@@ -23,6 +23,7 @@ use rayon::prelude::*;
 
 use super::matmul_gated::MatmulGated;
 use super::matmul_lanes::{Few, Lanes, Ring};
+use super::matmul_matrices::Tiles as MatrixTiles;
 use super::quantize_activations::{CodeOrder, EIGHT_BIT_GROUP, columns, expand as expand_codes};
 use super::rms_norm::normalise;
 use super::swiglu::gated;
@@ -53,6 +54,9 @@ pub struct Extra {
     pub output: Option<&'static str>,
     /// The result goes into columns of this f32 tensor, whose other columns stay.
     pub into: Option<TensorId>,
+    /// What is multiplied is never rounded to f16, whatever other products are: a small difference may
+    /// choose another expert.
+    pub exact: bool,
 }
 
 /// The columns or rows that belong to a group: those from `group * step + at` on.
@@ -364,6 +368,8 @@ pub(super) struct Tiled {
     pub rows: &'static str,
     tiles: &'static str,
     numbers: Numbers,
+    /// What takes the place of `tiles`.
+    matrices: Option<MatrixTiles>,
 }
 
 impl Tiled {
@@ -387,7 +393,8 @@ impl Kind {
             Numbers::EightBits => ("matmul_rows_q8", "matmul_tiles_q8"),
             _ => ("matmul_rows", "matmul_tiles"),
         };
-        Self::Tiled(Tiled { rows, tiles, numbers })
+        let matrices = MatrixTiles::of(limits, w).filter(|_| numbers != Numbers::EightBits);
+        Self::Tiled(Tiled { rows, tiles, numbers, matrices })
     }
 }
 
@@ -569,7 +576,14 @@ impl Op for Matmul {
                 kernels.push(rows_at_once(kernel, team, at_once));
                 continue;
             }
+            let matrices = kinds.matrices.filter(|m| !(self.extra.exact && m.round()));
             let mut tiles = |work, served| {
+                if let Some(matrices) = matrices {
+                    let [rows, outputs] = matrices.block(work);
+                    let kernel = kernel(MatrixTiles::SHADER, params, [outputs, rows], served);
+                    kernels.push(matrices.set(kernel, [rows, outputs], false));
+                    return;
+                }
                 let tile = limits.tuning.tile(kinds.numbers, work);
                 let [rows, outputs] = tile.block;
                 kernels.push(tiled(kernel(kinds.tiles, params, [outputs, rows], served), tile));
@@ -662,7 +676,10 @@ impl Op for Expert {
             let kernel = if let Some((sorted, tiles)) = tiles {
                 uses.extend([sorted.read(), tiles.read()]);
                 let (shader, outputs) = match kind {
-                    Kind::Tiled(kinds) => (kinds.tiles, EXPERT_TILE_OUTPUTS),
+                    Kind::Tiled(kinds) => {
+                        let tiles = kinds.matrices.map_or(kinds.tiles, |_| MatrixTiles::SHADER);
+                        (tiles, EXPERT_TILE_OUTPUTS)
+                    }
                     Kind::Lanes(lanes) => (lanes.shader(), lanes.block()[0]),
                 };
                 let kernel = Kernel::new(shader, params, uses, move |s| {
@@ -673,6 +690,9 @@ impl Op for Expert {
                 });
                 match kind {
                     Kind::Lanes(lanes) => lanes.set(kernel, EXPERT_TILE),
+                    Kind::Tiled(Tiled { matrices: Some(m), .. }) => {
+                        m.set(kernel, [EXPERT_TILE, EXPERT_TILE_OUTPUTS], self.gate.is_some())
+                    }
                     Kind::Tiled(_) => kernel
                         .constant("BM", EXPERT_TILE as u32)
                         .constant("BN", EXPERT_TILE_OUTPUTS as u32),

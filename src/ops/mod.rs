@@ -22,6 +22,7 @@ mod layer_norm;
 mod matmul;
 mod matmul_gated;
 mod matmul_lanes;
+mod matmul_matrices;
 mod matmul_transposed;
 mod mhc_head;
 mod mhc_post;

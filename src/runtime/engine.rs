@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::image::{self, Cache};
 use super::{Encoded, GraphId, Out, Prompt, PromptRow, Runner, Sampling};
 use crate::formats::{BlockFormat, Checkpoint, ModelConfig, Qat, Weights};
-use crate::gpu::{Gpu, GpuGraph, adapters};
+use crate::gpu::{Gpu, GpuGraph, Limits, adapters};
 use crate::graph::reference::Data;
 use crate::graph::{Graph, Home, StepSize, TensorId};
 use crate::media::{Patches, PlanConfig};
@@ -48,9 +48,8 @@ pub struct EngineOptions {
     /// Whether kernels are those that `fathom tune` has chosen, if it has for this adapter; else they
     /// are the defaults.
     pub tuned: bool,
-    /// See [`Limits::chains_from`](crate::gpu::Limits::chains_from); `None` takes the device's own. Of
-    /// software adapters alone.
-    pub chains_from: Option<usize>,
+    /// Changes what kernels may count on, once the device is open: for tests.
+    pub limits: Option<fn(&mut Limits)>,
 }
 
 impl Default for EngineOptions {
@@ -66,7 +65,7 @@ impl Default for EngineOptions {
             quant: None,
             activations: Activations::F32,
             tuned: true,
-            chains_from: None,
+            limits: None,
         }
     }
 }
@@ -391,9 +390,12 @@ fn open(options: &EngineOptions) -> Result<(Option<Gpu>, String)> {
         Some(Ok(false)) | None => String::new(),
         Some(Err(e)) => format!(", not tuned: {e}"),
     };
-    if gpu.limits.serial_lanes > 0 {
-        gpu.limits.chains_from = options.chains_from.unwrap_or(gpu.limits.chains_from);
+    let half = options.activations == Activations::F16 && gpu.multiply_matrices(true);
+    if let Some(change) = options.limits {
+        change(&mut gpu.limits);
     }
-    let device = format!("{}: {}{tuned}", gpu.report, gpu.reason);
+    let half =
+        if half && gpu.limits.serial_lanes == 0 { ", products of prompts in f16" } else { "" };
+    let device = format!("{}: {}{tuned}{half}", gpu.report, gpu.reason);
     Ok((Some(gpu), device))
 }

@@ -6,10 +6,10 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use fathom::formats::BlockFormat;
-use fathom::gpu::{Gpu, GpuGraph, GpuStore, Limits, WeightSource};
+use fathom::gpu::{Gpu, GpuGraph, GpuStore, Limits, Matrices, WeightSource};
 use fathom::graph::reference::{Data, Host, Store};
 use fathom::graph::{EightBits, Elem, Graph, Home, Node, StepSize, Tensor, TensorId, fuse};
 use fathom::ops::{self, CodeOrder};
@@ -28,6 +28,26 @@ pub fn gpu() -> Option<Gpu> {
         }
         Err(e) => panic!("{e}"),
     }
+}
+
+/// What results by cooperative matrices in f16 may be off by, root mean square over root mean square:
+/// rounding two numbers to 11 bits leaves a sum of their products off by 2^-11.3 of it, and a gate
+/// multiplies two such sums.
+pub const HALF_TOLERANCE: f64 = 1e-3;
+
+/// `limits` with cooperative matrices in f16, if the adapter has such. With `FATHOM_TIER=matrices` their
+/// absence is a failure.
+pub fn with_matrices(gpu: &Gpu, limits: Limits) -> Option<Limits> {
+    static FOUND: OnceLock<Option<Matrices>> = OnceLock::new();
+    let found = FOUND.get_or_init(|| {
+        let mut gpu = gpu.clone();
+        gpu.multiply_matrices(true).then_some(gpu.limits.matrices).flatten()
+    });
+    let wanted = std::env::var("FATHOM_TIER").is_ok_and(|tier| tier == "matrices");
+    assert!(found.is_some() || !wanted, "{} multiplies no matrices", gpu.report);
+    // Software adapters have faster kernels.
+    let hardware = Limits { serial_lanes: 0, chains_from: 0, wide_loads: false, ..limits };
+    found.map(|found| Limits { subgroups: true, matrices: Some(found), ..hardware })
 }
 
 /// Every format that weights may have.
@@ -190,7 +210,7 @@ impl Case {
         self.check(gpu, tolerance);
     }
 
-    /// As [`Case::check`], with these limits.
+    /// As [`Case::check`], with these limits; with matrices in f16, where there are such, as well.
     pub fn check_with(mut self, gpu: &Gpu, tiers: &[Limits], tolerance: f64) {
         let contents: HashMap<TensorId, Data> = self
             .graph
@@ -242,7 +262,10 @@ impl Case {
         let states: Vec<_> = of_home(Home::State).map(|(id, d)| (*id, d.clone())).collect();
         drop(host);
         let graph = Arc::new(self.graph);
-        for &limits in tiers {
+        let matrices = tiers.last().and_then(|&limits| with_matrices(gpu, limits));
+        let rounded = matrices.map(|limits| (limits, tolerance.max(HALF_TOLERANCE)));
+        let tiers = tiers.iter().map(|&limits| (limits, tolerance));
+        for (limits, tolerance) in tiers.chain(rounded) {
             let mut gpu = gpu.clone();
             gpu.limits = limits;
             let mut store = GpuStore::default();
@@ -279,7 +302,8 @@ impl Case {
                         graph.tensor(used.tensor).name,
                         node.label
                     );
-                    compare(&name, &got, &expected[at], tolerance);
+                    let measure = if Some(limits) == matrices { mean_error } else { error };
+                    compare(&name, &got, &expected[at], measure, tolerance);
                 }
             }
             assert_eq!(compared, written.len());
@@ -378,10 +402,26 @@ pub fn error(got: &[f32], expected: &[f32]) -> f64 {
     worst.fold(0.0, |m: f64, d| if d.is_nan() { f64::INFINITY } else { m.max(d) }) / rms
 }
 
-fn compare(name: &str, got: &Data, expected: &Data, tolerance: f64) {
+/// The root mean square of all differences over that of what is expected.
+pub fn mean_error(got: &[f32], expected: &[f32]) -> f64 {
+    assert_eq!(got.len(), expected.len());
+    let of = |a: &f32, b: &f32| if a == b { 0.0 } else { f64::from(a - b).powi(2) };
+    let off: f64 = got.iter().zip(expected).map(|(a, b)| of(a, b)).sum();
+    let square: f64 = expected.iter().map(|&x| f64::from(x).powi(2)).sum();
+    let e = (off / square.max(1e-30)).sqrt();
+    if e.is_nan() { f64::INFINITY } else { e }
+}
+
+fn compare(
+    name: &str,
+    got: &Data,
+    expected: &Data,
+    measure: fn(&[f32], &[f32]) -> f64,
+    tolerance: f64,
+) {
     match (got, expected) {
         (Data::F32(got), Data::F32(expected)) => {
-            let e = error(got, expected);
+            let e = measure(got, expected);
             assert!(e <= tolerance, "{name}: error {e:.3e} over {tolerance:.1e}");
         }
         _ => assert_eq!(got, expected, "{name}"),

@@ -1,12 +1,13 @@
 //! Matrix products, dense and by expert.
 
 use fathom::formats::BlockFormat;
-use fathom::gpu::Limits;
+use fathom::gpu::{Limits, Matrices};
 use fathom::graph::reference::Data;
 use fathom::graph::{Elem, Extent, Graph, StepSize, fuse};
 use fathom::ops::{self, Chosen, CodeOrder, EXPERT_TILE, Extra, Slice, Slices};
+use half::f16;
 
-use crate::common::{Case, Random, formats, gpu};
+use crate::common::{Case, HALF_TOLERANCE, Random, formats, gpu, with_matrices};
 
 /// In each format by rows and by tiles, then more of either.
 #[test]
@@ -131,6 +132,49 @@ fn dense_in_large_tiles() {
     }
 }
 
+/// Numbers that are in f16 as they are: nothing but sums could differ from the reference. Also with
+/// subgroups half and twice as wide as thought.
+#[test]
+fn matrices_in_f16_add_up_in_f32() {
+    let Some(gpu) = gpu() else { return };
+    let Some(limits) = with_matrices(&gpu, gpu.limits) else { return };
+    let thought = |lanes: fn(u32) -> u32| {
+        let matrices = limits.matrices.map(|m| Matrices { lanes: lanes(m.lanes), ..m });
+        Limits { matrices, ..limits }
+    };
+    let tiers = [thought(|n| n), thought(|n| 2 * n), thought(|n| n / 2)];
+    let mut random = Random::new(12);
+    for (rows, outputs, inner) in [(9, 70, 33), (70, 300, 2048), (130, 257, 600)] {
+        let mut case = Case::new(rows as u64, StepSize { rows, outs: 1 });
+        let x = case.input("x", Extent::ROWS, inner);
+        let w = case.graph.weight("w", Elem::F16, outputs, inner);
+        ops::matmul(&mut case.graph, x, w);
+        let numbers = random.floats(rows * inner);
+        case.set(x, Data::F32(numbers.into_iter().map(|v| f16::from_f32(v).to_f32()).collect()));
+        case.check_with(&gpu, &tiers, 1e-5);
+    }
+}
+
+/// What is beyond the range of f16 becomes its largest number, not infinite; and what says that it is
+/// exact is not rounded.
+#[test]
+fn matrices_in_f16_of_large_numbers() {
+    let Some(gpu) = gpu() else { return };
+    let Some(limits) = with_matrices(&gpu, gpu.limits) else { return };
+    let (rows, inner) = (20, 64);
+    for exact in [false, true] {
+        let mut case = Case::new(5, StepSize { rows, outs: 1 });
+        let x = case.input("x", Extent::ROWS, inner);
+        let w = case.graph.weight("w", Elem::F16, 70, inner);
+        ops::matmul_with(&mut case.graph, x, w, Extra { exact, ..Extra::default() });
+        let mut numbers = Random::new(13).floats(rows * inner);
+        // Either way of what f16 has: by much less than others' rounding, or by a lot.
+        numbers[7] = if exact { 1e9 } else { 65_519.0 };
+        case.set(x, Data::F32(numbers));
+        case.check_with(&gpu, &[limits], if exact { 1e-5 } else { HALF_TOLERANCE });
+    }
+}
+
 #[test]
 fn dense_over_output_rows() {
     let Some(gpu) = gpu() else { return };
@@ -181,16 +225,13 @@ fn experts() {
         let sorted = g.input("sorted", Elem::U32, Extent::rows(k), 1);
         let tiles = g.input("tiles", Elem::U32, Extent { per_row: k, per_out: 0, fixed: 1 }, 4);
         let chosen = Chosen { ids, weights, pages, tiles: (rows > 8).then_some((sorted, tiles)) };
-        if let Some(order) = CodeOrder::of(elem).filter(|_| eight_bits) {
-            // Other numbers, as the last bits of a result may change what it is rounded to.
-            let h = g.input("h", Elem::F32, Extent::rows(k), i);
-            let [x, h] = [x, h].map(|x| ops::quantize_activations(g, x, order));
-            ops::expert_gate_up(g, x, w1, w3, chosen, 0.5);
-            ops::expert_down(g, h, w2, chosen);
-        } else {
-            let h = ops::expert_gate_up(g, x, w1, w3, chosen, 0.5);
-            ops::expert_down(g, h, w2, chosen);
-        }
+        // Each half has numbers of its own, as what is off in the first would be more so in the second.
+        let h = g.input("h", Elem::F32, Extent::rows(k), i);
+        let order = CodeOrder::of(elem).filter(|_| eight_bits);
+        let [x_in, h_in] =
+            [x, h].map(|x| order.map_or(x, |order| ops::quantize_activations(g, x, order)));
+        ops::expert_gate_up(g, x_in, w1, w3, chosen, 0.5);
+        ops::expert_down(g, h_in, w2, chosen);
 
         // Some experts get nothing, so that empty ones are met.
         let of_slot = random.ints(rows * k, 0..experts.div_ceil(2));
