@@ -7,6 +7,7 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use fathom::gpu::Limits;
 use fathom::models::Activations;
 use fathom::quantize::{Kind, quantize};
 use fathom::runtime::{
@@ -33,11 +34,16 @@ fn model() -> Option<Model> {
 }
 
 fn engine(model: &Model, activations: Activations) -> Engine {
+    engine_with(model, activations, |_| ())
+}
+
+fn engine_with(model: &Model, activations: Activations, change: fn(&mut Limits)) -> Engine {
     let options = EngineOptions {
         backend: Backend::Gpu,
         context: Some(512),
         outs: 64,
         activations,
+        limits: Some(change),
         ..Default::default()
     };
     Engine::load(&model.checkpoint, &options, &mut |_, _, _| {}).unwrap()
@@ -84,8 +90,7 @@ fn divergence_from(exact: &[f32], logits: &[f32]) -> f64 {
 }
 
 /// The logits of every position.
-fn logits(model: &Model, ids: &[u32], activations: Activations) -> Vec<f32> {
-    let mut engine = engine(model, activations);
+fn logits(mut engine: Engine, ids: &[u32]) -> Vec<f32> {
     let prompt = Prompt::from_ids(ids, &engine.config, vec![]).unwrap();
     let mut logits = vec![];
     let mut take = |rows: &[f32]| {
@@ -125,7 +130,7 @@ fn agrees_with_llama_cpp() {
     let text = include_str!("fixtures/smollm2/text.txt");
     assert_eq!(model.tokenizer().unwrap().encode(text.trim()).unwrap(), ids);
 
-    let both = [Activations::F32, Activations::Q8].map(|a| logits(&model, &ids, a));
+    let both = [Activations::F32, Activations::Q8].map(|a| logits(engine(&model, a), &ids));
     let vocab = both[0].len() / ids.len();
     for (logits, activations) in both.iter().zip(["f32", "q8"]) {
         let each = logits.chunks_exact(vocab).enumerate().map(|(i, logits)| {
@@ -140,6 +145,29 @@ fn agrees_with_llama_cpp() {
     let pairs = exact.chunks_exact(vocab).zip(q8.chunks_exact(vocab));
     let mean = mean("q8 from f32", pairs.map(|(exact, q8)| divergence_from(exact, q8)));
     assert!(mean > 1e-6 && mean < 0.005, "KL divergence {mean:.4} a token");
+}
+
+/// Where an adapter has cooperative matrices in f16, prompts may be multiplied by these; at least as near
+/// to exact numbers as with activations in 8 bits.
+#[test]
+fn matrices_in_f16_are_near_exact_numbers() {
+    let Some(model) = model() else { return };
+    let gpu = common::gpu().unwrap();
+    if common::with_matrices(&gpu, gpu.limits).is_none() {
+        return println!("skipped: {} has no such matrices", gpu.report);
+    }
+    let ids = model.tokenizer().unwrap().encode(include_str!("fixtures/smollm2/text.txt"));
+    let ids = &ids.unwrap()[..96];
+    let both = [Activations::F32, Activations::F16].map(|activations| {
+        // Software adapters have faster kernels.
+        let engine = engine_with(&model, activations, |limits| {
+            *limits = Limits { serial_lanes: 0, chains_from: 0, wide_loads: false, ..*limits };
+        });
+        logits(engine, ids)
+    });
+    let [exact, f16] = both.each_ref().map(|logits| logits.chunks_exact(logits.len() / ids.len()));
+    let mean = mean("f16 from f32", exact.zip(f16).map(|(exact, f16)| divergence_from(exact, f16)));
+    assert!(mean > 1e-9 && mean < 0.0001, "KL divergence {mean:.6} a token");
 }
 
 /// A prompt of `fixtures/smollm2/greedy_TYPE.json`, and how llama.cpp goes on with it.

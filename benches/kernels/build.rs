@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use fathom::formats::BlockFormat;
-use fathom::gpu::{Gpu, GpuGraph, GpuStore, WeightSource};
+use fathom::gpu::{Gpu, GpuGraph, GpuStore, Limits, WeightSource};
 use fathom::graph::Elem::{self, BF16, Block, F16, F32, U32};
 use fathom::graph::reference::Data;
 use fathom::graph::{Cost, Extent, Graph, Tensor, TensorId, fuse};
@@ -24,12 +24,14 @@ pub struct Build {
     inputs: Vec<(TensorId, Data)>,
     /// Positions before the rows.
     depth: usize,
+    /// Whether products are made by cooperative matrices in f16.
+    half: bool,
 }
 
 impl Build {
     pub fn new(case: &Case) -> Self {
         let graph = Graph::new(case.name, case.step);
-        let mut b = Self { graph, inputs: vec![], depth: 0 };
+        let mut b = Self { graph, inputs: vec![], depth: 0, half: false };
         (case.build)(&mut b);
         b
     }
@@ -90,6 +92,12 @@ impl Build {
     pub fn dense(&mut self, inputs: usize, outputs: usize, elem: Elem) {
         let (x, w) = (self.x("x", inputs), self.weight("w", elem, outputs, inputs));
         ops::matmul(&mut self.graph, x, w);
+    }
+
+    /// By cooperative matrices in f16.
+    pub fn dense_f16(&mut self, inputs: usize, outputs: usize, elem: Elem) {
+        self.half = true;
+        self.dense(inputs, outputs, elem);
     }
 
     /// The first half of a gated feed-forward with the norm before it, as they are fused.
@@ -253,6 +261,17 @@ impl Build {
         let node = self.graph.nodes().last().expect("a case has an op");
         let (op, step) = (&node.op, self.graph.max);
         op.cost(&self.graph, step) + op.context_cost(&self.graph, step, self.depth)
+    }
+
+    /// The device as the case wants it, if it can be so.
+    pub fn device(&self, gpu: &Gpu) -> Option<Gpu> {
+        let mut gpu = gpu.clone();
+        if self.half {
+            // Software adapters have faster kernels.
+            gpu.limits = Limits { serial_lanes: 0, wide_loads: false, ..gpu.limits };
+            return gpu.multiply_matrices(true).then_some(gpu);
+        }
+        Some(gpu)
     }
 
     /// The graph, ready to run, and its inputs.

@@ -58,6 +58,9 @@ pub const CASES: &[Case] = &[
     case("matmul/4096x1024 f32, 64 rows", 64, |b| b.dense(4096, 1024, F32)),
     case("matmul/4096x1024 Q4_0, 64 rows", 64, |b| b.dense(4096, 1024, Block(Q4_0))),
     case("matmul/4096x1024 FP8, 64 rows", 64, |b| b.dense(4096, 1024, Block(FP8))),
+    case("matmul_f16/4096x1024 bf16, 64 rows", 64, |b| b.dense_f16(4096, 1024, BF16)),
+    case("matmul_f16/4096x1024 Q4_0, 64 rows", 64, |b| b.dense_f16(4096, 1024, Block(Q4_0))),
+    case("matmul_f16/4096x1024 FP8, 64 rows", 64, |b| b.dense_f16(4096, 1024, Block(FP8))),
     case("matmul/8 groups of 512x128 bf16, 64 rows", 64, |b| b.grouped(8, 512, 128)),
     case("matmul/128x256 bf16 (minnow), 256 rows", 256, |b| b.dense(128, 256, BF16)),
     case("matmul/experts 6 of 16, 2048x256 bf16, 64 rows", 64, |b| {

@@ -103,7 +103,9 @@ fn main() {
     }
     for case in CASES {
         let ready = OnceCell::new();
-        measure(&mut criterion, &mut lines, case.name, Build::new(case).cost(), |n| {
+        let build = Build::new(case);
+        let Some(gpu) = build.device(&gpu) else { continue };
+        measure(&mut criterion, &mut lines, case.name, build.cost(), |n| {
             let (graph, inputs) = ready.get_or_init(|| Build::new(case).prepare(&gpu));
             time(&gpu, graph, inputs, n)
         });

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use fathom::formats::{Checkpoint, ModelConfig, Weights};
-use fathom::gpu::{Kernel, Limits};
+use fathom::gpu::{Kernel, Limits, Matrices};
 use fathom::graph::{Graph, StepSize};
 use fathom::models::deepseek_v4_vision::vision_graph;
 use fathom::models::{Capacity, ModelWeights, text_graph};
@@ -17,6 +17,8 @@ use radv::{Chip, Stats};
 
 /// A binding of a card of today, and subgroups.
 const LIMITS: Limits = Limits { max_binding_bytes: 2 << 30, subgroups: true, ..Limits::CORE };
+/// What products of prompts are made by, if asked for.
+const MATRICES: Matrices = Matrices { size: 16, half: true, lanes: 64 };
 /// Tokens of context.
 const CONTEXT: usize = 4096;
 
@@ -43,9 +45,12 @@ fn main() {
         );
         println!("|---|---|---|---|--:|--:|--:|--:|--:|--:|");
         let mut kernels: BTreeMap<[String; 3], (Kernel, Vec<&str>)> = BTreeMap::new();
+        let with_matrices = Limits { matrices: Some(MATRICES), ..LIMITS };
+        let limits = [Some(LIMITS), chip.matrices.then_some(with_matrices)];
         for (phase, graph) in graphs(Path::new(&path)) {
-            for node in graph.nodes() {
-                for kernel in node.op.kernels(&graph, &LIMITS) {
+            let each = |node| limits.iter().flatten().map(move |limits| (node, limits));
+            for (node, limits) in graph.nodes().iter().flat_map(each) {
+                for kernel in node.op.kernels(&graph, limits) {
                     let (_, phases) = kernels.entry(key(&kernel)).or_insert((kernel, vec![]));
                     if phases.last() != Some(&phase) {
                         phases.push(phase);

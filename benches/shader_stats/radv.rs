@@ -21,6 +21,8 @@ pub struct Chip {
     physical: vk::PhysicalDevice,
     device: ash::Device,
     statistics: ash::khr::pipeline_executable_properties::Device,
+    /// Whether it has cooperative matrices.
+    pub matrices: bool,
 }
 
 impl Chip {
@@ -41,9 +43,18 @@ impl Chip {
             let queues = [vk::DeviceQueueCreateInfo::default()
                 .queue_family_index(0)
                 .queue_priorities(&[1.0])];
-            let extensions = [vk::KHR_PIPELINE_EXECUTABLE_PROPERTIES_NAME.as_ptr()];
+            let mut extensions = vec![vk::KHR_PIPELINE_EXECUTABLE_PROPERTIES_NAME.as_ptr()];
+            let has = instance.enumerate_device_extension_properties(physical).map_err(told)?;
+            let wanted = vk::KHR_COOPERATIVE_MATRIX_NAME;
+            let matrices = has.iter().any(|e| e.extension_name_as_c_str() == Ok(wanted));
+            if matrices {
+                extensions.push(wanted.as_ptr());
+            }
+            let mut cooperative = vk::PhysicalDeviceCooperativeMatrixFeaturesKHR::default()
+                .cooperative_matrix(matrices);
             let mut memory_model = vk::PhysicalDeviceVulkan12Features::default()
                 .vulkan_memory_model(true)
+                .shader_float16(matrices)
                 .vulkan_memory_model_device_scope(true);
             let mut dot = vk::PhysicalDeviceVulkan13Features::default()
                 .shader_integer_dot_product(true)
@@ -56,10 +67,11 @@ impl Chip {
                 .push_next(&mut memory_model)
                 .push_next(&mut dot)
                 .push_next(&mut info);
+            let desc = if matrices { desc.push_next(&mut cooperative) } else { desc };
             let device = instance.create_device(physical, &desc, None).map_err(told)?;
             let statistics =
                 ash::khr::pipeline_executable_properties::Device::new(&instance, &device);
-            Ok(Self { _entry: entry, instance, physical, device, statistics })
+            Ok(Self { _entry: entry, instance, physical, device, statistics, matrices })
         }
     }
 

@@ -11,16 +11,23 @@
 #                                    vectors: subgroups of 4, 8 and 16
 #   core                             lavapipe8 held to the WebGPU core limits
 #   swiftshader                      the CPU driver that Chromium carries
+#   matrices                         lavapipe of Mesa 26, whose subgroups multiply
+#                                    matrices
 #
-# SwiftShader is not installed: it is unpacked from Debian's chromium-common
-# into a cache folder, $FATHOM_TEST_CACHE (default ~/.cache/fathom-test).
+# The last two are not installed: SwiftShader is unpacked from Debian's
+# chromium-common into a cache folder, $FATHOM_TEST_CACHE (default
+# ~/.cache/fathom-test), and Mesa 26 from the backports of a later Debian, with
+# all libraries that it wants. Cargo runs what it runs by that Debian's loader
+# then, so this adapter is for commands of cargo alone.
 
 FATHOM_TEST_CACHE=${FATHOM_TEST_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/fathom-test}
 MESA_WANTED=25.0
+# The Debian whose backports have a lavapipe with cooperative matrices.
+MATRICES_RELEASE=trixie
 BACKPORTS_FILE=/etc/apt/sources.list.d/fathom-backports.sources
 
 adapter_names() {
-  printf '%s\n' lavapipe4 lavapipe8 lavapipe16 core swiftshader
+  printf '%s\n' lavapipe4 lavapipe8 lavapipe16 core swiftshader matrices
 }
 
 _say() { printf '%s\n' "$*" >&2; }
@@ -42,7 +49,7 @@ _is_debian() {
   [ -r /etc/os-release ] && [ "$(. /etc/os-release && printf %s "${ID:-}")" = debian ]
 }
 
-# The deb822 entry of this machine's own Debian archive, with the suite
+# The deb822 entry of this machine's own Debian archive, with the suites
 # replaced by $1. Reads deb822 files first, then one-line lists.
 _backports_entry() {
   local suite=$1 codename=$2 file
@@ -170,6 +177,48 @@ _unpack_swiftshader() {
   _swiftshader_icd >/dev/null
 }
 
+_matrices_icd() {
+  local dir=$FATHOM_TEST_CACHE/mesa-matrices
+  [ -r "$dir/lvp_icd.json" ] && [ -x "$dir/loader" ] && printf '%s\n' "$dir/lvp_icd.json"
+}
+
+# Has apt work out what a later Debian's Mesa needs, apart from all that this
+# machine has installed or knows, and unpacks it.
+_unpack_matrices() {
+  _matrices_icd >/dev/null && return 0
+  local dir=$FATHOM_TEST_CACHE/mesa-matrices work codename package driver
+  local suites="$MATRICES_RELEASE $MATRICES_RELEASE-backports"
+  codename=$(. /etc/os-release && printf %s "${VERSION_CODENAME:-}")
+  mkdir -p "$FATHOM_TEST_CACHE"
+  work=$(mktemp -d "$FATHOM_TEST_CACHE/unpack.XXXXXX")
+  mkdir -p "$work/state/lists/partial" "$work/cache/archives/partial" "$work/out"
+  touch "$work/status"
+  local apt=(apt-get -q -o "Dir::Etc::sourcelist=$work/apt.sources" -o Dir::Etc::sourceparts=/dev/null
+    -o "Dir::State=$work/state" -o "Dir::State::status=$work/status" -o "Dir::Cache=$work/cache"
+    -o APT::Sandbox::User=root)
+  if _backports_entry "$suites" "$codename" >"$work/apt.sources" &&
+    "${apt[@]}" -o APT::Update::Error-Mode=any update >&2 &&
+    "${apt[@]}" install -y --no-install-recommends --download-only \
+      -t "$MATRICES_RELEASE-backports" mesa-vulkan-drivers >&2; then
+    for package in "$work"/cache/archives/*.deb; do
+      dpkg-deb -x "$package" "$work/files"
+    done
+    driver=$(find "$work/files/usr/lib" -name libvulkan_lvp.so)
+    if [ -r "$driver" ]; then
+      # The libraries next to it are what it loads; drivers of hardware are large.
+      find "$(dirname "$driver")" -name 'libvulkan_*.so' ! -name libvulkan_lvp.so -delete
+      mv "$(dirname "$driver")" "$work/out/lib"
+      cp -L "$(find "$work/out/lib" -maxdepth 1 -name 'ld-linux-*.so.*' | head -n 1)" "$work/out/loader"
+      sed "s#\"library_path\": *\"[^\"]*\"#\"library_path\": \"$dir/lib/libvulkan_lvp.so\"#" \
+        "$work"/files/usr/share/vulkan/icd.d/lvp_icd*.json >"$work/out/lvp_icd.json"
+      rm -rf "$dir"
+      mv "$work/out" "$dir"
+    fi
+  fi
+  rm -rf "$work"
+  _matrices_icd >/dev/null
+}
+
 adapters_install() {
   if ! _is_debian || ! command -v apt-get >/dev/null; then
     _say "adapters: not Debian; using the Vulkan drivers that are there"
@@ -188,6 +237,7 @@ adapters_install() {
   fi
   _install_lavapipe
   _unpack_swiftshader || _say "adapters: SwiftShader could not be unpacked"
+  _unpack_matrices || _say "adapters: Mesa of $MATRICES_RELEASE-backports could not be unpacked"
 }
 
 _lavapipe_icd() {
@@ -214,6 +264,9 @@ adapter_skip_reason() {
     swiftshader)
       if ! _swiftshader_icd >/dev/null; then echo "no SwiftShader"; return 0; fi
       ;;
+    matrices)
+      if ! _matrices_icd >/dev/null; then echo "no lavapipe with matrices"; return 0; fi
+      ;;
     lavapipe4 | lavapipe8 | lavapipe16 | core)
       if ! _lavapipe_icd >/dev/null; then echo "no lavapipe"; return 0; fi
       if [ "$1" = lavapipe16 ] && ! grep -qw avx512f /proc/cpuinfo; then
@@ -226,8 +279,12 @@ adapter_skip_reason() {
 }
 
 adapter_env() {
-  local icd
-  if [ "$1" = swiftshader ]; then icd=$(_swiftshader_icd); else icd=$(_lavapipe_icd); fi || return 1
+  local icd host dir=$FATHOM_TEST_CACHE/mesa-matrices
+  case $1 in
+    swiftshader) icd=$(_swiftshader_icd) ;;
+    matrices) icd=$(_matrices_icd) ;;
+    *) icd=$(_lavapipe_icd) ;;
+  esac || return 1
   # Loaders before 1.3.207 know only the second name.
   printf '%s\n' "VK_DRIVER_FILES=$icd" "VK_ICD_FILENAMES=$icd"
   case $1 in
@@ -237,11 +294,21 @@ adapter_env() {
       printf 'MESA_SHADER_CACHE_DIR=%s\n' "$FATHOM_TEST_CACHE/mesa-$(_lavapipe_bits "$1")"
       ;;
   esac
-  if [ "$1" = core ]; then echo FATHOM_TIER=core; fi
+  case $1 in
+    core) echo FATHOM_TIER=core ;;
+    matrices)
+      host=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
+      printf 'CARGO_TARGET_%s_RUNNER=%s --library-path %s\n' "$host" "$dir/loader" "$dir/lib"
+      printf '%s\n' FATHOM_TIER=matrices LP_NATIVE_VECTOR_WIDTH=256
+      printf 'MESA_SHADER_CACHE_DIR=%s\n' "$FATHOM_TEST_CACHE/mesa-matrices-cache"
+      ;;
+  esac
 }
 
 adapter_describe() {
   local vars
+  # The system's vulkaninfo can't load it.
+  if [ "$1" = matrices ]; then echo "lavapipe of $MATRICES_RELEASE-backports"; return 0; fi
   command -v vulkaninfo >/dev/null || { echo "(vulkaninfo is not installed)"; return 0; }
   mapfile -t vars < <(adapter_env "$1")
   env -u DISPLAY -u WAYLAND_DISPLAY "${vars[@]}" vulkaninfo 2>/dev/null | awk -F ' = ' '

@@ -231,7 +231,12 @@ fn summary(r: &Report) -> String {
         let (copy, fma) = (m.bytes_per_second / 1e9, m.flops_per_second / 1e9);
         let dots = m.byte_ops_per_second / 1e9;
         out += &format!("at best: {copy:.1} GB/s copied, {fma:.1} GFLOP/s multiplied and added, ");
-        out += &format!("{dots:.1} GOP/s in products of bytes\n");
+        out += &format!("{dots:.1} GOP/s in products of bytes");
+        if m.matrix_flops_per_second > 0.0 {
+            let matrices = m.matrix_flops_per_second / 1e9;
+            out += &format!(", {matrices:.1} GFLOP/s by cooperative matrices");
+        }
+        out += "\n";
         let memory = [r.weight_bytes, r.state_bytes, r.scratch_bytes].map(bytes);
         let [weights, state, scratch] = memory;
         out += &format!("GPU memory: weights {weights}, state {state}, scratch {scratch}\n");

@@ -1,11 +1,13 @@
-//! What the device can do at best: one kernel that only copies, one that only multiplies and adds, and
-//! one that only adds up products of bytes, four at a time. Every other kernel is measured against these, on the same device in the same run.
+//! What the device can do at best: one kernel that only copies, one that only multiplies and adds, one that
+//! only adds up products of bytes, four at a time, and, where products are made by cooperative matrices, one
+//! that only multiplies these. Every other kernel is measured against these, on the same device in the same
+//! run.
 
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Gpu, Limits};
+use super::{Gpu, Limits, Matrices};
 use crate::Result;
 use crate::graph::Cost;
 
@@ -39,6 +41,10 @@ pub struct Roofline {
     /// Operations on bytes a second, by one that adds up their products.
     #[serde(default)]
     pub byte_ops_per_second: f64,
+    /// Floating-point operations a second, by one that multiplies cooperative matrices, of the kind that
+    /// products are made by; 0 if none are.
+    #[serde(default)]
+    pub matrix_flops_per_second: f64,
 }
 
 /// How long [`roofline`] runs each probe at least.
@@ -49,7 +55,7 @@ const LONG_ENOUGH: Duration = Duration::from_millis(200);
 /// # Errors
 /// If the device fails.
 pub fn roofline(gpu: &Gpu) -> Result<Roofline> {
-    let mut best = [0.0f64; 3];
+    let mut best = [0.0f64; 4];
     for (probe, best) in probes(&gpu.limits).iter().zip(&mut best) {
         let ready = probe.prepare(gpu);
         ready.submit(gpu, 1);
@@ -68,8 +74,13 @@ pub fn roofline(gpu: &Gpu) -> Result<Roofline> {
             }
         }
     }
-    let [bytes_per_second, flops_per_second, byte_ops_per_second] = best;
-    Ok(Roofline { bytes_per_second, flops_per_second, byte_ops_per_second })
+    let [bytes_per_second, flops_per_second, byte_ops_per_second, matrix_flops_per_second] = best;
+    Ok(Roofline {
+        bytes_per_second,
+        flops_per_second,
+        byte_ops_per_second,
+        matrix_flops_per_second,
+    })
 }
 
 impl ReadyProbe {
@@ -89,8 +100,8 @@ impl ReadyProbe {
 /// More than the caches of large GPUs hold, as much as a core device binds.
 const PROBE_BYTES: u64 = 64 << 20;
 
-/// The copy, then the multiply-and-add, then the products of bytes.
-pub fn probes(limits: &Limits) -> [Probe; 3] {
+/// The copy, then the multiply-and-add, then the products of bytes, then, if there are, those of matrices.
+pub fn probes(limits: &Limits) -> Vec<Probe> {
     // As wide as the kernels load.
     let element = if limits.wide_loads { "vec2<u64>" } else { "vec4<f32>" };
     let copy = Probe {
@@ -149,7 +160,59 @@ pub fn probes(limits: &Limits) -> [Probe; 3] {
         ),
         buffers: 1,
     };
-    [copy, fma, dots]
+    [copy, fma, dots].into_iter().chain(limits.matrices.map(of_matrices)).collect()
+}
+
+fn of_matrices(matrices: Matrices) -> Probe {
+    let Matrices { size, half, lanes } = matrices;
+    let (groups, waves, loops, unrolled, chains) = (2048, 4, 64, 4, 8);
+    let enable = if half { "enable f16;" } else { "" };
+    let number = if half { "f16" } else { "f32" };
+    let ty = |number: &str, role: &str| format!("coop_mat{size}x{size}<{number}, {role}>");
+    let (rows, columns, sums) = (ty(number, "A"), ty(number, "B"), ty("f32", "C"));
+    let (area, invocations) = (size * size, waves * lanes);
+    let each = |line: &dyn Fn(u32) -> String| (0..chains).map(line).collect::<String>();
+    let start =
+        each(&|i| format!("var s{i} = coopLoadT<{sums}>(&sums[{i}u * {area}u], {size}u);\n"));
+    let step = each(&|i| format!("s{i} = coopMultiplyAdd(a, b, s{i});\n")).repeat(unrolled);
+    let all = each(&|i| format!("+ s{i}"));
+    let all = all.trim_start_matches("+ ");
+    let flops = u64::from(groups * waves * loops * chains) * unrolled as u64 * 2;
+    Probe {
+        name: "possible/products of matrices",
+        cost: Cost { bytes: 0, flops: flops * u64::from(size).pow(3) },
+        groups,
+        wgsl: format!(
+            "{enable}
+            enable wgpu_cooperative_matrix;
+            @group(0) @binding(0) var<storage, read_write> y: array<f32>;
+            var<workgroup> tile: array<{number}, {area}>;
+            var<workgroup> sums: array<f32, {chains} * {area}>;
+            @compute @workgroup_size({invocations})
+            fn main(
+                @builtin(local_invocation_index) lane: u32,
+                @builtin(workgroup_id) group: vec3<u32>,
+            ) {{
+                for (var i = lane; i < {chains}u * {area}u; i += {invocations}u) {{
+                    tile[i % {area}u] = {number}(y[i % {area}u]);
+                    sums[i] = y[i];
+                }}
+                workgroupBarrier();
+                let a = coopLoadT<{rows}>(&tile[0], {size}u);
+                let b = coopLoad<{columns}>(&tile[0], {size}u);
+                {start}
+                for (var i = 0; i < {loops}; i++) {{ {step} }}
+                let all = {all};
+                workgroupBarrier();
+                coopStoreT(all, &sums[0], {size}u);
+                workgroupBarrier();
+                for (var i = lane; i < {area}u; i += {invocations}u) {{
+                    y[(group.x + {chains}u) * {area}u + i] = sums[i];
+                }}
+            }}"
+        ),
+        buffers: 1,
+    }
 }
 
 impl Probe {
