@@ -1,5 +1,4 @@
 // Formats of 8 bits.
-//#include fit_none W=$W
 const $W_middle: f32 = 0.0;
 const $W_minimum: bool = false;
 

@@ -87,11 +87,12 @@ fn iq4(code: vec4<u32>) -> vec4<f32> {
     return vec4<f32>(bitcast<vec4<i32>>(byte) >> vec4(24u));
 }
 
-// FP4 e2m1. Without its sign the code is the top of a float's exponent and fraction, but for 0.5.
+// FP4 e2m1. Without its sign the code is the top of a float's exponent and fraction, but for 0.5, whose
+// bits are masked by minus 1: GPUs multiply integers slowly.
 fn e2m1(code: vec4<u32>) -> vec4<f32> {
     let size = code & vec4(7u);
     let normal = (size << vec4(22u)) + vec4(126u << 23u);
-    let bits = select(normal, size * vec4(126u << 23u), size < vec4(2u));
+    let bits = select(normal, (vec4(0u) - size) & vec4(126u << 23u), size < vec4(2u));
     return bitcast<vec4<f32>>(bits | ((code & vec4(8u)) << vec4(28u)));
 }
 

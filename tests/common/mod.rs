@@ -169,15 +169,18 @@ impl Case {
         self.given.insert(id, data);
     }
 
-    /// Random blocks for a weight, and the numbers they mean.
-    fn fill_blocks(&mut self, name: &str, format: BlockFormat, rows: usize, cols: usize) -> Data {
-        let (mut stored, mut numbers) = (vec![], vec![0.0; rows * cols]);
-        for row in numbers.chunks_exact_mut(cols) {
-            let blocks = self.random.blocks(format, cols, 1.0);
-            format.dequantize(&blocks, row);
-            stored.extend(blocks);
-        }
+    /// Gives a weight these blocks, row by row.
+    pub fn set_blocks(&mut self, name: &str, stored: Vec<u8>) {
         self.blocks.insert(name.to_owned(), stored);
+    }
+
+    /// Random blocks for a weight that was given none, and the numbers they mean.
+    fn fill_blocks(&mut self, name: &str, format: BlockFormat, rows: usize, cols: usize) -> Data {
+        let random = || (0..rows).flat_map(|_| self.random.blocks(format, cols, 1.0)).collect();
+        let stored = self.blocks.entry(name.to_owned()).or_insert_with(random);
+        let mut numbers = vec![0.0; rows * cols];
+        let each = stored.chunks_exact(stored.len() / rows).zip(numbers.chunks_exact_mut(cols));
+        each.for_each(|(stored, row)| format.dequantize(stored, row));
         Data::F32(numbers)
     }
 

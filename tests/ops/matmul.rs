@@ -31,6 +31,33 @@ fn dense() {
     }
 }
 
+/// The numbers of small floats that have no exponent, by themselves: among others, an error in them would not
+/// be seen.
+#[test]
+fn smallest_codes() {
+    let Some(gpu) = gpu() else { return };
+    let mut random = Random::new(14);
+    let formats =
+        [(BlockFormat::MXFP4, 0x99), (BlockFormat::FP8, 0x87), (BlockFormat::FP8F32, 0x87)];
+    for (format, mask) in formats {
+        for rows in [1, 9, 40] {
+            let (outputs, inner) = (70, 256);
+            let mut case = Case::new(rows as u64, StepSize { rows, outs: 1 });
+            let x = case.input("x", Extent::ROWS, inner);
+            let w = case.graph.weight("w", Elem::Block(format), outputs, inner);
+            ops::matmul(&mut case.graph, x, w);
+            let mut stored = random.blocks(format, outputs * inner, 1.0);
+            for block in stored.chunks_exact_mut(format.block_bytes()) {
+                let codes = format.block() * if mask == 0x99 { 4 } else { 8 } / 8;
+                let scales = block.len() - codes;
+                block[scales..].iter_mut().for_each(|code| *code &= mask);
+            }
+            case.set_blocks("w", stored);
+            case.check(&gpu, 1e-5);
+        }
+    }
+}
+
 /// A slice for each group, with room to either side.
 fn slice(random: &mut Random, len: usize) -> Slice {
     let at = random.int(0..9);
