@@ -179,7 +179,11 @@ impl Op for Node {
         let (q_cols, rope) = (graph.tensor(a.q).cols, graph.tensor(a.table).cols);
         let whole = fours(&[dim, q_cols]);
         let cells = |n: usize| (if whole { n / 4 } else { n }) as u32;
-        let splits = self.parts.map_or(1, |p| p.splits(limits.tuning.attention_keys()));
+        let tiles = Tiles::new(a.heads, dim, limits);
+        let groups = a.heads.div_ceil(tiles.queries);
+        let keys_a_part = limits.tuning.attention_keys();
+        let splits = self.parts.map_or(1, |p| p.splits(keys_a_part, groups, limits));
+        let parts = self.parts.filter(|_| splits > 1);
         let params = Params {
             heads: a.heads as u32,
             dim: dim as u32,
@@ -205,18 +209,17 @@ impl Op for Node {
             a.compressed.map_or(a.ring, |c| c.cache).read(),
             select.unwrap_or(a.rows).read(),
         ];
-        match self.parts {
+        match parts {
             Some(p) => bindings.extend([p.sums, p.marks].map(TensorId::write)),
             None => bindings.extend([self.out.write(), a.table.read()]),
         }
-        let tiles = Tiles::new(a.heads, dim, limits);
-        let groups = a.heads.div_ceil(tiles.queries) * splits;
-        let kernel = Kernel::new("attention", params, bindings, move |s| grid(s.rows * groups))
+        let workgroups = move |s: StepSize| grid(s.rows * groups * splits);
+        let kernel = Kernel::new("attention", params, bindings, workgroups)
             .flag_if(whole, "FOURS")
             .flag_if(whole && limits.wide_loads, "WIDE")
-            .flag_if(self.parts.is_some(), "PARTS");
+            .flag_if(parts.is_some(), "PARTS");
         let turn_back = TurnBack { table: a.table, rope };
-        let merge = self.parts.map(|p| p.merge(splits, graph, self.out, Some(turn_back), limits));
+        let merge = parts.map(|p| p.merge(splits, graph, self.out, Some(turn_back), limits));
         [tiles.tell(kernel, limits)].into_iter().chain(merge).collect()
     }
 

@@ -170,7 +170,12 @@ impl Op for Node {
         let cells = |n: usize| (if whole { n / 4 } else { n }) as u32;
         // Rows of few come from several sequences more often than from one.
         let one_by_one = a.select.is_some() || graph.max.rows <= FEW_ROWS;
-        let splits = self.parts.map_or(1, |p| p.splits(limits.tuning.causal_keys()));
+        let at_once = if one_by_one { 1 } else { graph.max.rows };
+        let tiles = Tiles::with_keys(at_once * share, key_dim, value_dim, limits);
+        let workgroups = groups * (at_once * share).div_ceil(tiles.queries);
+        let keys_a_part = limits.tuning.causal_keys();
+        let splits = self.parts.map_or(1, |p| p.splits(keys_a_part, workgroups, limits));
+        let parts = self.parts.filter(|_| splits > 1);
         let params = Params {
             heads: a.heads as u32,
             share: share as u32,
@@ -197,12 +202,10 @@ impl Op for Node {
             a.values.unwrap_or(a.keys).read(),
             a.select.unwrap_or(a.rows).read(),
         ];
-        match self.parts {
+        match parts {
             Some(p) => bindings.extend([p.sums, p.marks].map(TensorId::write)),
             None => bindings.push(self.out.write()),
         }
-        let at_once = if one_by_one { 1 } else { graph.max.rows };
-        let tiles = Tiles::with_keys(at_once * share, key_dim, value_dim, limits);
         let workgroups = move |s: StepSize| {
             let (bundles, rows) = if one_by_one { (s.rows, 1) } else { (1, s.rows) };
             grid(bundles * groups * (rows * share).div_ceil(tiles.queries) * splits)
@@ -210,8 +213,8 @@ impl Op for Node {
         let kernel = Kernel::new("causal_attention", params, bindings, workgroups)
             .flag_if(whole, "FOURS")
             .flag_if(whole && limits.wide_loads, "WIDE")
-            .flag_if(self.parts.is_some(), "PARTS");
-        let merge = self.parts.map(|p| p.merge(splits, graph, self.out, None, limits));
+            .flag_if(parts.is_some(), "PARTS");
+        let merge = parts.map(|p| p.merge(splits, graph, self.out, None, limits));
         [tiles.tell(kernel, limits)].into_iter().chain(merge).collect()
     }
 

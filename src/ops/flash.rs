@@ -129,6 +129,9 @@ const FEW_KEYS: usize = 512;
 /// Parts of all rows of a step together at most: enough to keep a large GPU busy.
 const MOST_PARTS: usize = 32;
 
+/// Workgroups a thread that are an even load, whatever the remainder.
+const EVEN: usize = 4;
+
 /// Room for the results of parts.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Parts {
@@ -173,9 +176,18 @@ impl Parts {
         Some(Self { sums, marks, heads, keys, most })
     }
 
-    /// Parts a row's keys are gone through in, of no fewer than `keys_a_part`.
-    pub fn splits(&self, keys_a_part: usize) -> usize {
-        (self.keys / keys_a_part).clamp(1, self.most)
+    /// Parts a row's keys are gone through in by so many workgroups each, of no fewer than `keys_a_part`.
+    /// Software adapters have few threads, which want an even load: no more parts than make one.
+    pub fn splits(&self, keys_a_part: usize, groups: usize, limits: &Limits) -> usize {
+        let even = |&splits: &usize| {
+            let all = groups * splits;
+            all.is_multiple_of(limits.threads) || all >= EVEN * limits.threads
+        };
+        let most = match limits.serial_lanes {
+            0 => self.most,
+            _ => (1..self.most).find(even).unwrap_or(self.most),
+        };
+        (self.keys / keys_a_part).clamp(1, most)
     }
 
     /// The dispatch that puts them together in `out` `[T, H * dv]`.
