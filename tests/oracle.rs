@@ -10,6 +10,7 @@ mod rounded;
 use std::path::{Path, PathBuf};
 
 use fathom::formats::{Checkpoint, Qat, Weights};
+use fathom::gpu::Limits;
 use fathom::media;
 use fathom::models::{Activations, ModelWeights};
 use fathom::runtime::verify::verify;
@@ -119,6 +120,25 @@ fixtures! {
     llama llama_bias qwen2 v2 v2_lite v3 v3_fp8 v32
 }
 
+/// Logits of all positions, a token at a time, on a device with other limits; and dispatches a token.
+fn decoded(name: &str, limits: fn(&mut Limits)) -> (Vec<f32>, Option<usize>) {
+    let (checkpoint, ids) = (Checkpoint::open(folder(name)).unwrap(), expected(name).ids);
+    let options = EngineOptions {
+        backend: Backend::Gpu,
+        context: Some(ids.len()),
+        qat: Some(Qat::Off),
+        limits: Some(limits),
+        ..EngineOptions::default()
+    };
+    let mut engine = Engine::load(&checkpoint, &options, &mut |_, _, _| {}).unwrap();
+    (logits(&mut engine, &ids, &[], 1), engine.dispatches())
+}
+
+/// As soon as anything can be a chain.
+fn chained(limits: &mut Limits) {
+    limits.chains_from = limits.serial_lanes.min(1) as usize;
+}
+
 /// Kernels of a layer in one dispatch do what they do in one each.
 #[test]
 fn chains_give_the_same_bits() {
@@ -127,23 +147,35 @@ fn chains_give_the_same_bits() {
     let wide = gpu.limits.serial_lanes > 8;
     let names = ["llama_bias", "v3", "text_official"];
     for &name in if wide { &names[..1] } else { &names } {
-        let (checkpoint, ids) = (Checkpoint::open(folder(name)).unwrap(), expected(name).ids);
-        let run = |limits| {
-            let options = EngineOptions {
-                backend: Backend::Gpu,
-                context: Some(ids.len()),
-                qat: Some(Qat::Off),
-                limits: Some(limits),
-                ..EngineOptions::default()
-            };
-            let mut engine = Engine::load(&checkpoint, &options, &mut |_, _, _| {}).unwrap();
-            (logits(&mut engine, &ids, &[], 1), engine.dispatches())
-        };
-        let (apart, many) = run(|limits| limits.chains_from = 0);
-        let (chained, fewer) =
-            run(|limits| limits.chains_from = limits.serial_lanes.min(1) as usize);
+        let (apart, many) = decoded(name, |limits| limits.chains_from = 0);
+        let (chained, fewer) = decoded(name, chained);
         assert!(apart == chained, "{name}: other logits in chains");
         assert_eq!(fewer < many, gpu.limits.serial_lanes > 0, "{name}: {fewer:?} of {many:?}");
+    }
+}
+
+/// Where the two layers are in buffers of their own, each is a chain, which both share a pipeline; where
+/// buffers end amid a layer, there are more chains. Either way they do the same.
+#[test]
+fn chains_of_layers_in_several_buffers_give_the_same_bits() {
+    let Some(gpu) = common::gpu() else { return };
+    if !(1..=8).contains(&gpu.limits.serial_lanes) {
+        return println!("skipped: {} has no chains of several layers", gpu.report);
+    }
+    let (one, fewest) = decoded("llama_bias", chained);
+    let (each, two) = decoded("llama_bias", |limits| {
+        chained(limits);
+        limits.shared_bytes = 24 << 10;
+    });
+    let (amid, more) = decoded("llama_bias", |limits| {
+        chained(limits);
+        limits.shared_bytes = 50 << 10;
+    });
+    assert!(one == each && one == amid, "other logits in other buffers");
+    // Others bind too few buffers for a chain of more than a few kernels.
+    if gpu.report.storage_buffers >= 40 {
+        assert_eq!(two, fewest.map(|n| n + 1));
+        assert!(more > two, "{more:?} dispatches");
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use super::pipeline::{KernelKey, LinkKey, PipelineKey};
 use super::shader::call_bytes;
-use super::store::{Homes, Place, Room, most_bytes};
+use super::store::{Homes, Place, Room};
 use super::{Gpu, GpuStore, Kernel};
 use crate::graph::{Graph, TensorId};
 
@@ -26,6 +26,8 @@ pub(super) struct Dispatch {
 pub(super) struct Chain {
     pub links: Vec<Link>,
     pub calls: Vec<Called>,
+    /// Calls that its pipeline has room for, if these are more.
+    room_for: usize,
 }
 
 /// A kernel that a chain may call several times.
@@ -141,15 +143,26 @@ impl Chain {
         // Its own are two uniforms and a storage buffer.
         let uniforms = self.links.len() + 2;
         let storage = self.links.iter().map(|l| l.bound.len()).sum::<usize>() + 1;
-        let table = self.call_bytes() * self.calls.len();
+        let table = self.call_bytes() * self.room_for();
         let params = |l: &Link| l.params.iter().map(|p| p.len().next_multiple_of(16)).sum();
         let uniform_bytes = self.links.iter().map(params).max().unwrap_or(0).max(table);
         self.links.len() <= MOST_LINKS
-            && self.calls.len() <= MOST_CALLS
+            && self.room_for() <= MOST_CALLS
             && self.links.iter().map(|l| l.key.code()).sum::<usize>() <= most_code
             && uniforms <= limits.max_uniform_buffers_per_shader_stage as usize
             && uniform_bytes as u64 <= limits.max_uniform_buffer_binding_size
             && storage <= limits.max_storage_buffers_per_shader_stage as usize
+    }
+
+    /// Calls that its pipeline has room for.
+    pub fn room_for(&self) -> usize {
+        self.room_for.max(self.calls.len())
+    }
+
+    /// Whether calls of a kernel are of two links, since what these bind is in several buffers.
+    fn is_parted(&self) -> bool {
+        let before = |(i, link): (usize, &Link)| self.links[..i].iter().any(|l| l.key == link.key);
+        self.links.iter().enumerate().any(before)
     }
 
     /// Bytes of what tells it about each of its calls.
@@ -164,7 +177,7 @@ impl Chain {
             placed: link.placed().collect(),
             params: link.params.len(),
         });
-        PipelineKey::chain(links.collect(), gpu.limits.serial_lanes, self.calls.len())
+        PipelineKey::chain(links.collect(), gpu.limits.serial_lanes, self.room_for())
     }
 
     /// Where in the link's buffers the call's places begin, in bytes.
@@ -193,13 +206,14 @@ pub(super) fn apart(gpu: &Gpu, graph: &Graph, one_scratch: bool) -> Vec<Dispatch
 }
 
 /// The dispatches of a graph whose weights and states are in `store`, and where its tensors are. On a
-/// software adapter, of graphs for one row, all layers are a chain, if there is little enough code in
-/// them; else kernels of a layer that follow each other are, if there are enough layers like it.
+/// software adapter, of graphs for one row, all layers are a chain, or one for each run of layers whose
+/// weights and states are in the same buffers, if there is little enough code in them; else kernels of a
+/// layer that follow each other are, if there are enough layers like it.
 pub(super) fn dispatches(gpu: &Gpu, graph: &Graph, store: &GpuStore) -> (Vec<Dispatch>, Homes) {
     let chains = gpu.limits.chains_from > 0 && graph.max.rows == 1;
     if chains && gpu.limits.serial_lanes <= MOST_LANES_OF_ALL {
         let homes = Homes::new(graph, store, true);
-        if let Some(dispatches) = chain_of_all(gpu, graph, &homes) {
+        if let Some(dispatches) = chains_of_all(gpu, graph, &homes) {
             return (dispatches, homes);
         }
     }
@@ -209,29 +223,77 @@ pub(super) fn dispatches(gpu: &Gpu, graph: &Graph, store: &GpuStore) -> (Vec<Dis
     (dispatches, homes)
 }
 
-/// With all layers in one chain.
-fn chain_of_all(gpu: &Gpu, graph: &Graph, homes: &Homes) -> Option<Vec<Dispatch>> {
+/// With all layers in one chain, or in few that share a pipeline.
+fn chains_of_all(gpu: &Gpu, graph: &Graph, homes: &Homes) -> Option<Vec<Dispatch>> {
     let mut apart = apart(gpu, graph, true);
-    let in_layer = |d: &Dispatch| graph.nodes()[d.node].layer.is_some();
-    let first = apart.iter().position(in_layer)?;
-    let last = apart.iter().rposition(in_layer)?;
+    let layer = |d: &Dispatch| graph.nodes()[d.node].layer;
+    let first = apart.iter().position(|d| layer(d).is_some())?;
+    let last = apart.iter().rposition(|d| layer(d).is_some())?;
     let layers = &apart[first..=last];
-    let able = layers.iter().all(|d| in_layer(d) && is_alone(d))
-        && homes.scratch.iter().all(|place| place.end() <= most_bytes(gpu));
+    let able = layers.iter().all(|d| layer(d).is_some() && is_alone(d))
+        && homes.scratch.iter().all(|place| place.end() <= gpu.limits.shared_bytes);
     if !able {
         return None;
     }
-    let chain = Chain::new(kernels(layers), graph, homes);
-    let often = chain.calls.len() >= gpu.limits.chains_from * chain.links.len();
+    // Of each run how many dispatches it joins, and its chain.
+    let mut runs: Vec<(usize, Chain)> = vec![];
+    let mut begin = 0;
+    let mut end = 0;
+    for next in layers.chunk_by(|a, b| layer(a) == layer(b)) {
+        let longer = Chain::new(kernels(&layers[begin..end + next.len()]), graph, homes);
+        match runs.last_mut() {
+            Some(run) if !longer.is_parted() => *run = (end + next.len() - begin, longer),
+            _ => {
+                begin = end;
+                runs.push((next.len(), Chain::new(kernels(next), graph, homes)));
+            }
+        }
+        end += next.len();
+    }
+    make_alike(runs.iter_mut().map(|run| &mut run.1).collect())?;
+    let (_, chain) = runs.first()?;
+    let calls: usize = runs.iter().map(|(_, chain)| chain.calls.len()).sum();
+    let often = calls >= gpu.limits.chains_from * chain.links.len();
     if !often || !chain.is_fit(gpu, MOST_CODE_OF_ALL) {
         return None;
     }
     let after = apart.split_off(last + 1);
-    let layers = apart.split_off(first);
-    let key = chain.key(gpu);
-    apart.push(join(layers, chain, key));
+    let mut layers = apart.split_off(first).into_iter();
+    for (count, chain) in runs {
+        let key = chain.key(gpu);
+        apart.push(join(layers.by_ref().take(count).collect(), chain, key));
+    }
     apart.extend(after);
     Some(apart)
+}
+
+/// Makes chains of the same links such that they share a pipeline; nothing if there are others.
+fn make_alike(mut chains: Vec<&mut Chain>) -> Option<()> {
+    let keys = |chain: &Chain| chain.links.iter().map(|l| l.key.clone()).collect::<Vec<_>>();
+    let links = keys(chains.first()?);
+    if chains.iter().any(|chain| keys(chain) != links) {
+        return None;
+    }
+    let calls = chains.iter().map(|chain| chain.calls.len()).max()?;
+    for chain in &mut chains {
+        chain.room_for = calls;
+    }
+    for i in 0..links.len() {
+        let params = chains.iter().map(|chain| chain.links[i].params.len()).max()?;
+        let placed = chains.iter().map(|chain| chain.links[i].placed().collect::<Vec<_>>());
+        let placed = placed.reduce(|a, b| a.iter().zip(b).map(|(&a, b)| a || b).collect())?;
+        for chain in &mut chains {
+            let link = &mut chain.links[i];
+            let last = link.params.last()?.clone();
+            link.params.resize(params, last);
+            for (bound, _) in link.bound.iter_mut().zip(&placed).filter(|(_, placed)| **placed) {
+                if let Bound::Place(place) = *bound {
+                    *bound = Bound::Room(place.room);
+                }
+            }
+        }
+    }
+    Some(())
 }
 
 fn chains_of_layers(

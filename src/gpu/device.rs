@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use serde::Serialize;
 
 use super::disk_cache::DiskCache;
+use super::store::most_bytes;
 use super::{Limits, Matrices, Tuning, TuningFile};
 use crate::{Error, Result};
 
@@ -293,6 +294,7 @@ impl Gpu {
             serial_lanes: report.serial_lanes(),
             threads: std::thread::available_parallelism().map_or(1, NonZero::get),
             chains_from: if report.serial_lanes() > 0 { CHAINS_FROM } else { 0 },
+            shared_bytes: most_bytes(&required_limits),
             wide_loads,
             matrices: None,
             tuning: Tuning::DEFAULT,

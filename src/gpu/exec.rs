@@ -145,7 +145,8 @@ struct ChainTable {
 impl ChainTable {
     fn new(gpu: &Gpu, chain: &Chain) -> Self {
         let pitch = chain.call_bytes() / size_of::<u32>();
-        let mut words = vec![0; pitch * chain.calls.len()];
+        // Calls of none are of no blocks.
+        let mut words = vec![0; pitch * chain.room_for()];
         for (of, call) in words.chunks_exact_mut(pitch).zip(&chain.calls) {
             of[3] = (call.link | call.params << CALL_PARAMS_BIT) as u32;
             for (to, bytes) in of[4..].iter_mut().zip(chain.places(call)) {

@@ -25,6 +25,9 @@ pub struct Limits {
     /// How often a graph must have the same chain of kernels for a software adapter to run it as one
     /// dispatch, since it takes longer to compile than its kernels. 0 is never.
     pub chains_from: usize,
+    /// Bytes at most of a buffer that several tensors share for the sake of chains, whose calls go from one
+    /// to the next in one binding.
+    pub shared_bytes: u64,
     /// Whether there are integers of 64 bits, on an adapter that loads these as fast as 32.
     pub wide_loads: bool,
     /// What products of many rows multiply on hardware, if not numbers one by one.
@@ -41,6 +44,7 @@ impl Limits {
         serial_lanes: 0,
         threads: 1,
         chains_from: 0,
+        shared_bytes: 0,
         wide_loads: false,
         matrices: None,
         tuning: Tuning::DEFAULT,

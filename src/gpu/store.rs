@@ -137,7 +137,7 @@ impl GpuStore {
     /// Makes buffers that hold tensors of these names and sizes: one each, or as many as can be bound
     /// together if there are chains, which go from one to the next in one binding.
     fn pack(&mut self, gpu: &Gpu, tensors: &[(&str, usize)]) -> Result<Vec<Place>> {
-        let most = if gpu.limits.chains_from > 0 { most_bytes(gpu) } else { 0 };
+        let most = if gpu.limits.chains_from > 0 { gpu.limits.shared_bytes } else { 0 };
         // Each one's first tensor and size.
         let mut rooms: Vec<(&str, u64)> = vec![];
         let mut places = Vec::with_capacity(tensors.len());
@@ -264,8 +264,7 @@ impl Homes {
 
 /// The largest storage buffer that can be bound whole. The device's own limits: tests set the kernels'
 /// lower, to see weights in parts.
-pub(super) fn most_bytes(gpu: &Gpu) -> u64 {
-    let limits = gpu.device.limits();
+pub(super) fn most_bytes(limits: &wgpu::Limits) -> u64 {
     limits.max_storage_buffer_binding_size.min(limits.max_buffer_size)
 }
 
@@ -276,7 +275,7 @@ pub(super) fn most_bytes(gpu: &Gpu) -> u64 {
 /// If it is larger than the device can bind. That it has no memory left, it says later.
 pub(super) fn storage(gpu: &Gpu, label: &str, bytes: u64) -> Result<wgpu::Buffer> {
     let size = bytes.max(LEAST_BYTES);
-    let most = most_bytes(gpu);
+    let most = most_bytes(&gpu.device.limits());
     if size > most {
         return Err(Error::Gpu(format!(
             "{}: `{label}` takes {} MiB, more than the {} MiB of a buffer; a smaller --context \
