@@ -83,8 +83,7 @@ pub struct AdapterReport {
     pub f16: bool,
     /// Whether dispatches can be timed.
     pub timestamps: bool,
-    /// Cooperative matrices that kernels are written for; of an open device's report, those it multiplies
-    /// as it should.
+    /// Cooperative matrices that it claims and kernels are written for.
     pub matrices: Vec<Matrices>,
 }
 

@@ -17,6 +17,9 @@ pub struct Matrices {
 }
 
 impl Matrices {
+    /// A workgroup of four subgroups has 256 invocations then, as all devices allow.
+    const MOST_LANES: u32 = 64;
+
     /// Those of an adapter that kernels are written for.
     pub(super) fn of(adapter: &wgpu::Adapter) -> Vec<Self> {
         use wgpu::CooperativeScalarType::{F16, F32};
@@ -58,7 +61,9 @@ impl Matrices {
             let sum: f32 = (0..n).map(|k| at(0, row, k) * at(1, k, col)).sum();
             results[i] == at(2, row, col) + sum
         };
-        (0..area).all(is_right).then_some(Self { lanes: results[area] as u32, ..self })
+        let lanes = results[area] as u32;
+        let fits = (1..=Self::MOST_LANES).contains(&lanes);
+        (fits && (0..area).all(is_right)).then_some(Self { lanes, ..self })
     }
 }
 

@@ -390,12 +390,16 @@ fn open(options: &EngineOptions) -> Result<(Option<Gpu>, String)> {
         Some(Ok(false)) | None => String::new(),
         Some(Err(e)) => format!(", not tuned: {e}"),
     };
-    let half = options.activations == Activations::F16 && gpu.multiply_matrices(true);
+    let half = options.activations == Activations::F16;
+    let multiplied = half && gpu.multiply_matrices(true);
     if let Some(change) = options.limits {
         change(&mut gpu.limits);
     }
-    let half =
-        if half && gpu.limits.serial_lanes == 0 { ", products of prompts in f16" } else { "" };
+    let half = match (half, multiplied && gpu.limits.serial_lanes == 0) {
+        (false, _) => "",
+        (true, true) => ", prompts multiplied in f16",
+        (true, false) => ", nothing multiplied in f16",
+    };
     let device = format!("{}: {}{tuned}{half}", gpu.report, gpu.reason);
     Ok((Some(gpu), device))
 }
