@@ -17,7 +17,7 @@ override OUTS: u32 = 2u;
 //#include gated
 //#include x_numbers
 
-//#include lanes_block
+//#include block_of
 //#if GATED
 @group(0) @binding(next) var<storage, read> w3: array<Chunk>;  // as w
 //#include weight_numbers W=w3

@@ -17,7 +17,7 @@ override PAIRS: u32 = 2u;
 //#include gated
 //#include x_integers
 //#include weight_numbers W=w
-//#include lanes_block
+//#include block_of
 @group(0) @binding(next) var<storage, read> w3: array<Chunk>;
 //#include weight_numbers W=w3
 //#include pairs/?

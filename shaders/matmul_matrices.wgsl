@@ -27,13 +27,11 @@ const OCTS: u32 = DEPTH / 8u;
 // Between rows of a tile lies an Oct more, so that they fall into different banks.
 const PITCH: u32 = DEPTH + 8u;
 
-//#if EXPERTS
-//#include expert_tile
+const BLOCK: u32 = BM;
+//#include block_of
 //#if GATED
-@group(0) @binding(8) var<storage, read> weights: array<f32>;  // [slots]
 @group(0) @binding(9) var<storage, read> w3: array<vec4<u32>>;  // as w
 //#include weight W=w3
-//#endif
 //#endif
 
 var<workgroup> x_tile: array<Part, BM * PITCH>;
@@ -47,34 +45,13 @@ var<workgroup> sums3: array<f32, WAVES * AREA>;
 
 @compute @workgroup_size(WG)
 fn main(ids: Ids) {
-    let group = params.group + ids.group.z;
+    let b = block_of(ids.group);
     let block = ids.group.x * BN;
-//#if EXPERTS
-    // Matrices ask for control flow that is plainly uniform: no return.
-    let is_tile = ids.group.y < tiles[0].expert;
-    let tile = tiles[select(0u, ids.group.y + 1u, is_tile)];
-    let page = pages[select(0u, tile.expert, is_tile)];
-    let is_here = is_tile && page >= params.first && page < params.first + params.count;
-    let rows = tile.count;
-    let weight_row = (page - params.first) * params.n;
-    let outputs = params.n;
-    let first = 0u;
-//#else
-    let row0 = ids.group.y * BM;
-    let rows = y_rows() - row0;
-    let weight_row = ids.group.z * params.w_step + params.w_at;
-    let outputs = params.count;
-    let first = params.first;
-//#endif
-    let x_at = group * params.x_step + params.x_at;
-    let y_at = group * params.y_step + params.y_at + first;
 
     // A driver may choose another width for subgroups. There are more of narrower ones than waves: two
-    // make the same then. Fewer of wider ones make all waves in turns.
-    var turns = max(WAVES / ids.subgroups, 1u);
-//#if EXPERTS
-    turns = select(0u, turns, is_here);
-//#endif
+    // make the same then. Fewer of wider ones make all waves in turns. With nothing to make there are none,
+    // rather than a return: matrices ask for control flow that is plainly uniform.
+    let turns = select(0u, max(WAVES / ids.subgroups, 1u), b.outputs > 0u);
     for (var turn = 0u; turn < turns; turn += step.one) {
         let wave = (turn * ids.subgroups + ids.subgroup) % WAVES;
         let m0 = wave / WAVES_N * MS * SIZE;
@@ -97,13 +74,8 @@ fn main(ids: Ids) {
                 let m = i / OCTS;
                 let at = o + i % OCTS;
                 var v = Oct(vec4(0.0), vec4(0.0));
-                if m < rows && at < params.oct {
-//#if EXPERTS
-                    let row = sorted[tile.first + m] / params.share;
-//#else
-                    let row = (row0 + m) / params.share;
-//#endif
-                    v = x_oct(row * params.x_cols + x_at, at * 8u);
+                if m < b.rows && at < params.oct {
+                    v = x_oct(x_row(b.row0 + m) * params.x_cols + b.x_at, at * 8u);
                 }
                 let to = m * PITCH + i % OCTS * 8u;
                 let parts = parts_of(v);
@@ -119,8 +91,8 @@ fn main(ids: Ids) {
 //#if GATED
                 var v3 = Oct(vec4(0.0), vec4(0.0));
 //#endif
-                if block + n < outputs && at < params.oct {
-                    let weight_at = (weight_row + block + n) * params.pitch;
+                if block + n < b.outputs && at < params.oct {
+                    let weight_at = (b.weight_row + block + n) * params.pitch;
                     v = w_oct(weight_at, at);
 //#if GATED
                     v3 = w3_oct(weight_at, at);
@@ -178,17 +150,13 @@ fn main(ids: Ids) {
             for (var at = ids.sublane; at < AREA; at += width) {
                 let m = m0 + i / NS * SIZE + at / SIZE;
                 let n = block + n0 + i % NS * SIZE + at % SIZE;
-                if m < rows && n < outputs {
-//#if EXPERTS
-                    let row = sorted[tile.first + m];
-//#else
-                    let row = row0 + m;
-//#endif
+                if m < b.rows && n < b.outputs {
+                    let row = y_row(b.row0 + m);
                     var sum = sums[wave * AREA + at];
 //#if GATED
                     sum = gated(sum, sums3[wave * AREA + at], weights[row]);
 //#endif
-                    put(row, y_at + n, sum);
+                    put(row, b.y_at + n, sum);
                 }
             }
             workgroupBarrier();

@@ -160,9 +160,7 @@ fn matrices_in_f16_are_near_exact_numbers() {
     let ids = &ids.unwrap()[..96];
     let both = [Activations::F32, Activations::F16].map(|activations| {
         // Software adapters have faster kernels.
-        let engine = engine_with(&model, activations, |limits| {
-            *limits = Limits { serial_lanes: 0, chains_from: 0, wide_loads: false, ..*limits };
-        });
+        let engine = engine_with(&model, activations, |limits| *limits = limits.of_hardware());
         logits(engine, ids)
     });
     let [exact, f16] = both.each_ref().map(|logits| logits.chunks_exact(logits.len() / ids.len()));

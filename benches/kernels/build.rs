@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use fathom::formats::BlockFormat;
-use fathom::gpu::{Gpu, GpuGraph, GpuStore, Limits, WeightSource};
+use fathom::gpu::{Gpu, GpuGraph, GpuStore, WeightSource};
 use fathom::graph::Elem::{self, BF16, Block, F16, F32, U32};
 use fathom::graph::reference::Data;
 use fathom::graph::{Cost, Extent, Graph, Tensor, TensorId, fuse};
@@ -268,7 +268,7 @@ impl Build {
         let mut gpu = gpu.clone();
         if self.half {
             // Software adapters have faster kernels.
-            gpu.limits = Limits { serial_lanes: 0, wide_loads: false, ..gpu.limits };
+            gpu.limits = gpu.limits.of_hardware();
             return gpu.multiply_matrices(true).then_some(gpu);
         }
         Some(gpu)

@@ -91,13 +91,14 @@ impl AdapterReport {
     fn new(index: usize, adapter: &wgpu::Adapter, cap: Option<Tier>) -> Self {
         let info = adapter.get_info();
         let (limits, features) = (adapter.limits(), adapter.features());
+        let matrices = Matrices::of(adapter);
         Self {
             index,
             name: info.name.clone(),
             backend: format!("{:?}", info.backend),
             kind: format!("{:?}", info.device_type),
             driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
-            tier: tier(adapter, cap),
+            tier: tier(adapter, &matrices, cap),
             subgroup_sizes: [info.subgroup_min_size, info.subgroup_max_size],
             max_buffer_bytes: limits.max_buffer_size,
             max_binding_bytes: limits.max_storage_buffer_binding_size,
@@ -106,7 +107,7 @@ impl AdapterReport {
             storage_buffers: limits.max_storage_buffers_per_shader_stage,
             f16: features.contains(wgpu::Features::SHADER_F16),
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
-            matrices: Matrices::of(adapter),
+            matrices,
         }
     }
 
@@ -124,16 +125,11 @@ impl fmt::Display for AdapterReport {
     }
 }
 
-fn tier(adapter: &wgpu::Adapter, cap: Option<Tier>) -> Tier {
-    let features = adapter.features();
-    let has = if !features.contains(wgpu::Features::SUBGROUP) {
-        Tier::Core
-    } else if features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX)
-        && !Matrices::of(adapter).is_empty()
-    {
-        Tier::Matrices
-    } else {
-        Tier::Subgroups
+fn tier(adapter: &wgpu::Adapter, matrices: &[Matrices], cap: Option<Tier>) -> Tier {
+    let has = match adapter.features().contains(wgpu::Features::SUBGROUP) {
+        false => Tier::Core,
+        true if matrices.is_empty() => Tier::Subgroups,
+        true => Tier::Matrices,
     };
     cap.map_or(has, |c| c.min(has))
 }

@@ -50,6 +50,12 @@ impl Limits {
         tuning: Tuning::DEFAULT,
     };
 
+    /// Those of a software adapter as if it were hardware: without the kernels that such have alone.
+    #[must_use]
+    pub fn of_hardware(self) -> Self {
+        Self { serial_lanes: 0, chains_from: 0, wide_loads: false, ..self }
+    }
+
     /// Of a kernel whose invocations do not depend on each other: how many a workgroup has, where others
     /// have `wg`, and whether it is [`Kernel::alone`]. In graphs for one row on a software adapter a
     /// workgroup is one subgroup; with many rows there would be too many workgroups.

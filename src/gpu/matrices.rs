@@ -24,7 +24,11 @@ impl Matrices {
     pub(super) fn of(adapter: &wgpu::Adapter) -> Vec<Self> {
         use wgpu::CooperativeScalarType::{F16, F32};
         let lanes = adapter.get_info().subgroup_max_size;
-        let f16 = adapter.features().contains(wgpu::Features::SHADER_F16);
+        let features = adapter.features();
+        if !features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX) {
+            return vec![];
+        }
+        let f16 = features.contains(wgpu::Features::SHADER_F16);
         let all = adapter.cooperative_matrix_properties().into_iter().filter_map(|p| {
             let square = p.m_size == p.n_size && p.n_size == p.k_size;
             let half = p.ab_type == F16;

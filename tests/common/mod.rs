@@ -46,8 +46,8 @@ pub fn with_matrices(gpu: &Gpu, limits: Limits) -> Option<Limits> {
     let wanted = std::env::var("FATHOM_TIER").is_ok_and(|tier| tier == "matrices");
     assert!(found.is_some() || !wanted, "{} multiplies no matrices", gpu.report);
     // Software adapters have faster kernels.
-    let hardware = Limits { serial_lanes: 0, chains_from: 0, wide_loads: false, ..limits };
-    found.map(|found| Limits { subgroups: true, matrices: Some(found), ..hardware })
+    let limits = limits.of_hardware();
+    found.map(|found| Limits { subgroups: true, matrices: Some(found), ..limits })
 }
 
 /// Every format that weights may have.

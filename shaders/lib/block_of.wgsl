@@ -1,4 +1,5 @@
-// The rows and outputs that a workgroup of matmul_lanes or matmul_lanes_pairs makes, BLOCK rows at most.
+// The rows and outputs that a workgroup of matmul_lanes, matmul_lanes_pairs or matmul_matrices makes, BLOCK
+// rows at most.
 
 //#if EXPERTS
 //#include expert_tile
