@@ -18,7 +18,11 @@
 //#if FEW_QUERIES
 //#include flash_few
 //#else
+//#if SAME_KEYS
+//#include flash_same
+//#else
 //#include flash
+//#endif
 //#endif
 //#include fours
 
@@ -104,6 +108,20 @@ fn value4(place: u32, c: u32) -> vec4<f32> {
     return key4(place, c);
 }
 
+// Puts four dims of a head's weighted sum where they belong: of a part, or, divided by the sum of weights and
+// turned back, of the row.
+fn write_head(row: u32, to: u32, head: u32, c: u32, sum: vec4<f32>, total: f32) {
+//#if PARTS
+    let v = sum;
+//#else
+    let mean = sum / total;
+    let back = turned_back(row, 4u * c, mean.xy);
+    let v = vec4(back, turned_back(row, 4u * c + 2u, mean.zw));
+//#endif
+    let at = (to * params.heads + head) * params.pitch;
+    write_o(at + c * FOUR, params.dim - 4u * c, v);
+}
+
 @compute @workgroup_size(WG)
 fn main(ids: Ids) {
     let lane = lane_of(ids);
@@ -138,6 +156,43 @@ fn main(ids: Ids) {
     }
 //#endif
 
+    let rings = rows[row].slot * params.cap;
+    let entries = rows[row].slot * params.entries;
+    let keys = Keys(rings, first, in_ring, entries, row * params.select_cols + 1u);
+    let end = min((part + 1u) * each, count);
+
+//#if SAME_KEYS
+    // The heads whose queries this lane loads; beyond the last one it is repeated.
+    var q_at: array<u32, QUERY_LOADS>;
+    for (var i = 0u; i < QUERY_LOADS; i++) {
+        let head = min(head0 + i * WG + lane, params.heads - 1u);
+        q_at[i] = row * params.q_cols + head * params.pitch;
+    }
+    // The sink is a key without a value, which one lane counts, in the first part.
+    var s: Softmax;
+    for (var h = 0u; h < QUERIES; h += step.one) {
+        s.top[h] = sinks[min(head0 + h, params.heads - 1u)];
+        s.total[h] = select(0.0, 1.0, part == 0u && lane == 0u);
+    }
+    softmax_over(ids, q_at, keys, part * each, end, &s);
+    softmax_end(&s);
+    let heads = min(QUERIES, params.heads - head0);
+    for (var h = 0u; h < heads; h += step.one) {
+        let head = head0 + h;
+        for (var t = 0u; t < VALUE_FOURS; t += step.one) {
+            let c = value_four(lane, t);
+            if c < params.value_fours {
+                write_head(row, to, head, c, sums[t * QUERIES + h], s.total[h]);
+            }
+        }
+//#if PARTS
+        if lane == 0u {
+            marks[2u * to * params.heads + head] = s.top[h];
+            marks[(2u * to + 1u) * params.heads + head] = s.total[h];
+        }
+//#endif
+    }
+//#else
     // This lane's heads; beyond the last one it is repeated.
     let mine = head0 + lane_queries(lane) + vec4<u32>(0u, 1u, 2u, 3u);
     let head = min(mine, vec4<u32>(params.heads - 1u));
@@ -148,10 +203,6 @@ fn main(ids: Ids) {
     // The sink is a key without a value, which one lane of each head counts, in the first part.
     s.top = vec4<f32>(sinks[head.x], sinks[head.y], sinks[head.z], sinks[head.w]);
     s.total = vec4<f32>(select(0.0, 1.0, part == 0u && lane < Q4));
-    let rings = rows[row].slot * params.cap;
-    let entries = rows[row].slot * params.entries;
-    let keys = Keys(rings, first, in_ring, entries, row * params.select_cols + 1u);
-    let end = min((part + 1u) * each, count);
     softmax_over(ids, q_at, keys, Seen(count), part * each, end, &s);
     softmax_end(lane, &s);
 
@@ -161,15 +212,7 @@ fn main(ids: Ids) {
         if writes_values(lane) && c < params.value_fours {
             for (var i = 0u; i < 4u; i += step.one) {
                 if mine[i] < params.heads {
-                    var v = softmax_sum(lane, i);
-//#if PARTS
-//#else
-                    v /= s.total[i];
-                    let back = turned_back(row, 4u * c, v.xy);
-                    v = vec4(back, turned_back(row, 4u * c + 2u, v.zw));
-//#endif
-                    let at = (to * params.heads + head[i]) * params.pitch;
-                    write_o(at + c * FOUR, params.dim - 4u * c, v);
+                    write_head(row, to, head[i], c, softmax_sum(lane, i), s.total[i]);
                 }
             }
         }
@@ -183,5 +226,6 @@ fn main(ids: Ids) {
             }
         }
     }
+//#endif
 //#endif
 }

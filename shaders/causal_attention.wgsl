@@ -21,7 +21,11 @@
 //#if QUERIES_A_LANE
 //#include flash_lanes
 //#else
+//#if SAME_KEYS
+//#include flash_same
+//#else
 //#include flash
+//#endif
 //#endif
 //#endif
 //#include fours
@@ -106,6 +110,18 @@ fn keys_of(row: u32) -> u32 {
     return min(rows[row].position + 1u, params.context);
 }
 
+// Puts four dims of a head's weighted sum where they belong: of a part, or, divided by the sum of weights, of
+// a row.
+fn write_head(to: u32, head: u32, c: u32, sum: vec4<f32>, total: f32) {
+//#if PARTS
+    let v = sum;
+//#else
+    let v = sum / total;
+//#endif
+    let at = (to * params.heads + head) * (params.value_dim * FOUR / 4u);
+    write_o(at + c * FOUR, params.value_dim - 4u * c, v);
+}
+
 @compute @workgroup_size(WG)
 fn main(ids: Ids) {
     let lane = lane_of(ids);
@@ -123,6 +139,43 @@ fn main(ids: Ids) {
         return;
     }
 
+//#if SAME_KEYS
+    // The heads of a row whose queries this lane loads; beyond the last one it is repeated.
+    let head0 = group * params.share + query0;
+    let heads = min(QUERIES, params.share - query0);
+    var q_at: array<u32, QUERY_LOADS>;
+    for (var i = 0u; i < QUERY_LOADS; i++) {
+        let head = head0 + min(i * WG + lane, heads - 1u);
+        q_at[i] = row0 * params.q_pitch + head * (params.key_dim * FOUR / 4u);
+    }
+    let count = keys_of(row0);
+    let tiles = (count + KEYS - 1u) / KEYS;
+    let each = (tiles + params.splits - 1u) / params.splits * KEYS;
+    let keys = Keys(rows[row0].slot * params.context, row0 * params.select_cols + 1u);
+    var s: Softmax;
+    for (var h = 0u; h < QUERIES; h++) {
+        s.top[h] = LOWEST;
+        s.total[h] = 0.0;
+    }
+    softmax_over(ids, q_at, keys, part * each, min((part + 1u) * each, count), &s);
+    softmax_end(&s);
+    let to = row0 * params.splits + part;
+    for (var h = 0u; h < heads; h += step.one) {
+        let head = head0 + h;
+        for (var t = 0u; t < VALUE_FOURS; t += step.one) {
+            let c = value_four(lane, t);
+            if c < params.value_fours {
+                write_head(to, head, c, sums[t * QUERIES + h], s.total[h]);
+            }
+        }
+//#if PARTS
+        if lane == 0u {
+            marks[2u * to * params.heads + head] = s.top[h];
+            marks[(2u * to + 1u) * params.heads + head] = s.total[h];
+        }
+//#endif
+    }
+//#else
     // This lane's queries; beyond the last one it is repeated and sees nothing.
     let mine = query0 + lane_queries(lane) + vec4<u32>(0u, 1u, 2u, 3u);
     let real = mine < vec4<u32>(queries);
@@ -165,13 +218,7 @@ fn main(ids: Ids) {
         if writes_values(lane) && c < params.value_fours {
             for (var i = 0u; i < 4u; i += step.one) {
                 if real[i] {
-                    let at = (to[i] * params.heads + head[i]) * (params.value_dim * FOUR / 4u);
-                    var v = softmax_sum(lane, i);
-//#if PARTS
-//#else
-                    v /= s.total[i];
-//#endif
-                    write_o(at + c * FOUR, params.value_dim - 4u * c, v);
+                    write_head(to[i], head[i], c, softmax_sum(lane, i), s.total[i]);
                 }
             }
         }
@@ -185,5 +232,6 @@ fn main(ids: Ids) {
             }
         }
     }
+//#endif
 //#endif
 }

@@ -9,18 +9,17 @@
 //
 // With FOURS dim, q_cols and q_at are multiples of 4; q_cols, q_at and pitch, which is dim, count cells of
 // lib/fours.wgsl. With SERIAL, where loads are dear, as on software adapters, whose lanes load one after
-// the other, a lane loads queries of few heads and shows them to the others of its subgroup. Elsewhere all
-// lanes load the same, which devices do once for all.
+// the other, a workgroup is one subgroup: a lane loads queries of few heads and shows them to the others.
+// Elsewhere all lanes load the same, which devices do once for all.
 
 override WG: u32 = 64u;
 // Entries a lane.
-const KEYS = 2u;
+override KEYS: u32 = 2u;
 // Heads that a lane multiplies what it has loaded of its keys with.
 override HEADS: u32 = 16u;
 //#if SERIAL
-// Lanes of a subgroup, which divide HEADS.
-override LANES: u32 = 8u;
-const LOADS = HEADS / LANES;
+// Of the heads, which are a multiple of the lanes, how many a lane loads.
+const LOADS = HEADS / WG;
 //#endif
 //#include step
 //#include add_dot
@@ -69,12 +68,24 @@ fn main(ids: Ids) {
     if start >= count {
         return;
     }
+    var base = rows[at].slot * params.entries * params.pitch;
+//#if SERIAL
+    // A number of each 64 bytes in order, so that a cache has the keys when they are wanted: as many in
+    // turns as there are here are not what processors foresee.
+    var touched = 0u;
+    let end = base + min(start + WG * KEYS, count) * params.pitch;
+    for (var i = base + start * params.pitch + 4u * FOUR * ids.lane; i < end; i += 4u * FOUR * WG) {
+        touched |= bitcast<u32>(read_keys(i, 1u).x);
+    }
+    // Zero, which compilers cannot know.
+    base += select(0u, 1u, touched == 1u && params.heads == 0u);
+//#endif
     // Beyond the last entry it is multiplied again, and dropped.
     var key_at: array<u32, KEYS>;
     var total: array<f32, KEYS>;
     for (var k = 0u; k < KEYS; k++) {
         let entry = min(start + k * WG + ids.lane, count - 1u);
-        key_at[k] = (rows[at].slot * params.entries + entry) * params.pitch;
+        key_at[k] = base + entry * params.pitch;
         total[k] = 0.0;
     }
     let fours = (params.dim + 3u) / 4u;
@@ -92,10 +103,10 @@ fn main(ids: Ids) {
 //#if SERIAL
             var mine: array<vec4<f32>, LOADS>;
             for (var i = 0u; i < LOADS; i++) {
-                mine[i] = query4(at, head0 + i * LANES + ids.sublane, c);
+                mine[i] = query4(at, head0 + i * WG + ids.sublane, c);
             }
             for (var h = 0u; h < HEADS; h++) {
-                let q4 = subgroupShuffle(mine[h / LANES], h % LANES);
+                let q4 = subgroupShuffle(mine[h / WG], h % WG);
 //#else
             for (var h = 0u; h < HEADS; h++) {
                 let q4 = query4(at, head0 + h, c);

@@ -4,8 +4,11 @@
 // rows    [T] Row
 // scores  [part, entries] f32, of token rows from `first` on
 // picked  [T, 1 + k] u32: a count, indices, zeros
+//
+// With FOURS entries is a multiple of 4; pitch, which is entries, counts cells of lib/fours.wgsl.
 
-// As wide as may be: a row may have 100,000 scores.
+// As wide as may be, since a row may have 100,000 scores, but on software adapters, where a workgroup is run
+// by one thread and pays for each subgroup at each barrier.
 override WG: u32 = 256u;
 // Three digits a key. The first one, of the sign, the exponent and two bits more, parts scores that are
 // alike well enough that not all lanes count on the same place.
@@ -13,13 +16,13 @@ const DIGIT_BITS = 11u;
 const DIGITS = 1u << DIGIT_BITS;
 // Digits a lane sums up.
 override EACH: u32 = DIGITS / WG;
-// Scores a lane waits for at a time.
-const AHEAD = 4u;
 //#include scan
 //#include order
+//#include fours
 
 struct Params {
     entries: u32,
+    pitch: u32,
     ratio: u32,
     k: u32,
     first: u32,
@@ -27,13 +30,20 @@ struct Params {
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read> rows: array<Row>;
-@group(0) @binding(3) var<storage, read> scores: array<f32>;
+@group(0) @binding(3) var<storage, read> scores: array<ReadCell>;
 @group(0) @binding(4) var<storage, read_write> picked: array<u32>;
+//#include read_four B=scores
 
 // Keys that have each digit; integers, so that the order in which lanes add makes no difference.
 var<workgroup> histogram: array<atomic<u32>, DIGITS>;
 // The digit that the k-th largest key has, and how many of that digit are still to be taken.
 var<workgroup> found: vec2<u32>;
+
+// The keys of a row's scores `i` to `i + 3` of n, i a multiple of 4; what is beyond the last has any.
+fn keys(base: u32, i: u32, n: u32) -> vec4<u32> {
+    let four = read_scores(base + i / 4u * FOUR, n - i);
+    return vec4(order_key(four.x), order_key(four.y), order_key(four.z), order_key(four.w));
+}
 
 @compute @workgroup_size(WG)
 fn main(ids: Ids) {
@@ -43,13 +53,13 @@ fn main(ids: Ids) {
         return;
     }
     let n = min((rows[at].position + 1u) / params.ratio, params.entries);
-    let base = line * params.entries;
+    let base = line * params.pitch;
     let out = at * (1u + params.k);
-    let count = min(n, params.k);
+    let taken = min(n, params.k);
     if ids.lane == 0u {
-        picked[out] = count;
+        picked[out] = taken;
     }
-    for (var i = count + ids.lane; i < params.k; i += WG) {
+    for (var i = taken + ids.lane; i < params.k; i += WG) {
         picked[out + 1u + i] = 0u;
     }
     if n <= params.k {
@@ -70,15 +80,11 @@ fn main(ids: Ids) {
             atomicStore(&histogram[i], 0u);
         }
         workgroupBarrier();
-        for (var i = ids.lane; i < n; i += AHEAD * WG) {
-            var ahead: array<f32, AHEAD>;
-            for (var j = 0u; j < AHEAD; j++) {
-                ahead[j] = scores[base + min(i + j * WG, n - 1u)];
-            }
-            for (var j = 0u; j < AHEAD; j++) {
-                let key = order_key(ahead[j]) >> shift;
-                if i + j * WG < n && (key >> bits) == prefix {
-                    atomicAdd(&histogram[key & ((1u << bits) - 1u)], 1u);
+        for (var i = 4u * ids.lane; i < n; i += 4u * WG) {
+            let four = keys(base, i, n) >> vec4(shift);
+            for (var j = 0u; j < 4u; j++) {
+                if i + j < n && (four[j] >> bits) == prefix {
+                    atomicAdd(&histogram[four[j] & ((1u << bits) - 1u)], 1u);
                 }
             }
         }
@@ -106,25 +112,32 @@ fn main(ids: Ids) {
     }
 
     // Each lane writes what a run of consecutive scores has, behind that of the lanes before.
-    let run = (n + WG - 1u) / WG;
+    let run = ((n + WG - 1u) / WG + 3u) / 4u * 4u;
     let start = min(ids.lane * run, n);
     let end = min(start + run, n);
     var larger = 0u;
     var equal = 0u;
-    for (var i = start; i < end; i++) {
-        let key = order_key(scores[base + i]);
-        larger += u32(key > prefix);
-        equal += u32(key == prefix);
+    for (var i = start; i < end; i += 4u) {
+        let four = keys(base, i, n);
+        let here = vec4(i) + vec4(0u, 1u, 2u, 3u) < vec4(end);
+        larger += count(here & (four > vec4(prefix)));
+        equal += count(here & (four == vec4(prefix)));
     }
     var equal_before = scan_before(ids, equal);
     let larger_before = scan_before(ids, larger);
     var place = out + 1u + larger_before + min(equal_before, wanted);
-    for (var i = start; i < end; i++) {
-        let key = order_key(scores[base + i]);
-        if key > prefix || (key == prefix && equal_before < wanted) {
-            picked[place] = i;
-            place++;
+    for (var i = start; i < end; i += 4u) {
+        let four = keys(base, i, n);
+        for (var j = 0u; j < 4u && i + j < end; j++) {
+            if four[j] > prefix || (four[j] == prefix && equal_before < wanted) {
+                picked[place] = i + j;
+                place++;
+            }
+            equal_before += u32(four[j] == prefix);
         }
-        equal_before += u32(key == prefix);
     }
+}
+
+fn count(which: vec4<bool>) -> u32 {
+    return u32(which.x) + u32(which.y) + u32(which.z) + u32(which.w);
 }

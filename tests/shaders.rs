@@ -51,6 +51,11 @@ const FLASH_FEW: &[Consts] = &[
     &[("QUERIES", 1), ("KEYS", 4), ("WG", 4), ("VALUE_FOURS", 8)],
     &[("QUERIES", 3), ("KEYS", 8), ("WG", 8), ("VALUE_FOURS", 2)],
 ];
+/// Queries that see the same keys, by one subgroup.
+const FLASH_SAME: &[Consts] = &[
+    &[("QUERIES", 4), ("WG", 4), ("KEYS", 16), ("VALUE_FOURS", 2)],
+    &[("QUERIES", 16), ("WG", 8), ("KEYS", 32), ("VALUE_FOURS", 16)],
+];
 /// The tile of large products.
 const LARGE_TILE: Consts = &[("BM", 64), ("BN", 64), ("TM", 8), ("TN", 8)];
 /// The other tiles and teams that may be tuned for.
@@ -102,6 +107,11 @@ const VARIANTS: &[Variants] = &[
         &[&["", "FOURS", "FOURS WIDE"], &["", "PARTS"], &["FEW_QUERIES SUBGROUPS"]],
         FLASH_FEW,
     ),
+    variants(
+        "attention",
+        &[&["", "FOURS", "FOURS WIDE"], &["", "PARTS"], &["SAME_KEYS SUBGROUPS"]],
+        FLASH_SAME,
+    ),
     variants("attention_merge", &[&["", "TURN_BACK"]], &[&[]]),
     variants("causal_attention", &[&["", "FOURS"], &["", "PARTS"]], FLASH),
     variants(
@@ -113,6 +123,11 @@ const VARIANTS: &[Variants] = &[
         "causal_attention",
         &[&["", "FOURS", "FOURS WIDE"], &["", "PARTS"], &["FEW_QUERIES SUBGROUPS"]],
         FLASH_FEW,
+    ),
+    variants(
+        "causal_attention",
+        &[&["", "FOURS", "FOURS WIDE"], &["", "PARTS"], &["SAME_KEYS SUBGROUPS"]],
+        FLASH_SAME,
     ),
     variants(
         "causal_attention",
@@ -131,7 +146,7 @@ const VARIANTS: &[Variants] = &[
     variants(
         "index_scores",
         &[&["", "FOURS", "FOURS WIDE"], &["SERIAL SUBGROUPS"]],
-        &[&[("HEADS", 4), ("LANES", 4)], &[("HEADS", 16), ("LANES", 8)]],
+        &[&[("HEADS", 4), ("WG", 4), ("KEYS", 4)], &[("HEADS", 16), ("WG", 8), ("KEYS", 4)]],
     ),
     variants("latent_keep", &[REDUCE], &[&[]]),
     variants("layer_norm", &[REDUCE], &[&[]]),
@@ -317,7 +332,7 @@ const VARIANTS: &[Variants] = &[
         &[&["PACKED EIGHT_BITS FOURS"], &["", "WIDE"], &["", "BYTES"], &["", "KEEP"]],
         &[&[]],
     ),
-    variants("topk", &[], &[&[]]),
+    variants("topk", &[&["", "FOURS", "FOURS WIDE"]], &[&[], &[("WG", 16)]]),
     variants("try_matrices", &[&["SUBGROUPS"], &["", "HALF"], &["", "EIGHTS"]], &[&[]]),
     variants("unfold", &[], &[&[]]),
     variants("vit_attention", &[], &[&[("CHUNKS", 1)], &[("CHUNKS", 2)], &[("CHUNKS", 4)]]),

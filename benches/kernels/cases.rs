@@ -82,6 +82,9 @@ pub const CASES: &[Case] = &[
     case("attention/64 heads of 512, 128 keys, 512 picked, 1 row", 1, |b| {
         b.attention(64, 512, 128, Some((1024, Some(512))));
     }),
+    case("attention/16 heads of 512, 128 keys, 512 picked, 1 row", 1, |b| {
+        b.attention(16, 512, 128, Some((1024, Some(512))));
+    }),
     case("attention/4 heads of 64, 128 keys (minnow), 64 rows", 64, |b| {
         b.attention(4, 64, 128, None);
     }),
@@ -107,6 +110,7 @@ pub const CASES: &[Case] = &[
         b.causal(9, 3, 64, 64, 256, None);
     }),
     case("index_scores/64 heads of 128, 4096 entries, 1 row", 1, |b| b.index(64, 128, 4096)),
+    case("index_scores/16 heads of 128, 16384 entries, 1 row", 1, |b| b.index(16, 128, 16384)),
     case("topk/512 of 16384, 4 rows", 4, |b| {
         let (rows, scores) = (b.rows(4 * 16384), b.x("scores", 16384));
         ops::topk(&mut b.graph, rows, scores, 4, 512);

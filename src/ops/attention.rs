@@ -180,6 +180,7 @@ impl Op for Node {
         let whole = fours(&[dim, q_cols]);
         let cells = |n: usize| (if whole { n / 4 } else { n }) as u32;
         let tiles = Tiles::new(a.heads, dim, limits);
+        let tiles = tiles.same_keys(a.heads, dim, whole, limits).unwrap_or(tiles);
         let groups = a.heads.div_ceil(tiles.queries);
         let keys_a_part = limits.tuning.attention_keys();
         let splits = self.parts.map_or(1, |p| p.splits(keys_a_part, groups, limits));

@@ -101,6 +101,10 @@ impl Node {
     }
 }
 
+/// Heads a group from which kernels for queries that see the same keys are better than those for several
+/// rows, where there are both.
+const ENOUGH_HEADS: usize = 8;
+
 impl Op for Node {
     fn name(&self) -> &'static str {
         "causal_attention"
@@ -169,9 +173,15 @@ impl Op for Node {
         let whole = fours(&[key_dim, value_dim, q_pitch, key_pitch, value_pitch, value_step]);
         let cells = |n: usize| (if whole { n / 4 } else { n }) as u32;
         // Rows of few come from several sequences more often than from one.
-        let one_by_one = a.select.is_some() || graph.max.rows <= FEW_ROWS;
+        let apart = a.select.is_some() || graph.max.rows <= FEW_ROWS;
+        let queries = if apart { share } else { graph.max.rows * share };
+        let tiles = Tiles::with_keys(queries, key_dim, value_dim, limits);
+        let same_keys = tiles.same_keys(share, value_dim, whole, limits);
+        let (one_by_one, tiles) = match same_keys {
+            Some(tiles) if apart || share >= ENOUGH_HEADS => (true, tiles),
+            _ => (apart, tiles),
+        };
         let at_once = if one_by_one { 1 } else { graph.max.rows };
-        let tiles = Tiles::with_keys(at_once * share, key_dim, value_dim, limits);
         let workgroups = groups * (at_once * share).div_ceil(tiles.queries);
         let keys_a_part = limits.tuning.causal_keys();
         let splits = self.parts.map_or(1, |p| p.splits(keys_a_part, workgroups, limits));

@@ -30,6 +30,8 @@ enum Form {
     Few,
     /// `flash_lanes`: likewise, and its lanes have queries of their own, with keys of so many fours.
     Lanes { key_fours: usize },
+    /// `flash_same`: likewise, for queries that see the same keys.
+    Same,
 }
 
 /// Queries that one subgroup takes at most, and sums of values that each of its lanes has.
@@ -41,6 +43,12 @@ const FEW_BLOCKS: usize = 4;
 const LANE_QUERIES: usize = 4;
 /// Dims up to which a lane has all of its queries and sums at hand.
 const LANE_DIMS: usize = 128;
+/// Queries that see the same keys, of one subgroup: enough for what is loaded of a key, and no more than
+/// compile in a few seconds. And how many keys a lane scores at a time.
+const SAME_QUERIES: usize = 16;
+const SAME_KEYS: usize = 4;
+/// Lanes of a subgroup up to which compilers take seconds, not minutes.
+const SAME_LANES: usize = 8;
 
 impl Tiles {
     /// For `queries` that may share a workgroup, and values of so many dims.
@@ -91,6 +99,27 @@ impl Tiles {
         Self::new(queries, value_dim, limits)
     }
 
+    /// What is better than these tiles, if there is such, where all queries see the same keys, as heads of a
+    /// row do, and `whole` keys and values are fours.
+    pub fn same_keys(
+        self,
+        queries: usize,
+        value_dim: usize,
+        whole: bool,
+        limits: &Limits,
+    ) -> Option<Self> {
+        let lanes = limits.serial_lanes as usize;
+        let able = whole && (1..=SAME_LANES).contains(&lanes) && self.form == Form::Tiled;
+        able.then(|| Self {
+            queries: queries.next_multiple_of(lanes).min(SAME_QUERIES),
+            keys: SAME_KEYS * lanes,
+            lanes,
+            value_lanes: lanes,
+            value_fours: value_dim.div_ceil(4 * lanes),
+            form: Form::Same,
+        })
+    }
+
     /// Tells a kernel, and of a software adapter how many lanes may show each other what they load.
     pub fn tell(&self, kernel: Kernel, limits: &Limits) -> Kernel {
         let consts = [
@@ -107,6 +136,7 @@ impl Tiles {
                 let kernel = kernel.flag("QUERIES_A_LANE").flag("SUBGROUPS");
                 return kernel.constant("KEY_FOURS", key_fours as u32);
             }
+            Form::Same => return kernel.flag("SAME_KEYS").flag("SUBGROUPS").alone(true),
             Form::Tiled => {}
         }
         let kernel = kernel.constant("VALUE_LANES", self.value_lanes as u32);

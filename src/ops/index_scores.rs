@@ -71,8 +71,11 @@ struct Params {
     weights_at: u32,
 }
 
-/// Entries a workgroup: the shader's `WG * KEYS`.
-const BLOCK: usize = 128;
+/// Lanes of a workgroup and entries of each; on software adapters, where a workgroup is one subgroup, more
+/// entries, since what is loaded of a query then meets more of them.
+const LANES: usize = 64;
+const KEYS: usize = 2;
+const SERIAL_KEYS: usize = 4;
 
 impl Op for Node {
     fn name(&self) -> &'static str {
@@ -129,8 +132,9 @@ impl Op for Node {
             weights_cols: weights_cols as u32,
             weights_at: i.weights.at as u32,
         };
-        let (part, blocks) = (self.part, i.entries.div_ceil(BLOCK));
         let serial = limits.serial_lanes as usize;
+        let (lanes, keys) = if serial > 0 { (serial, SERIAL_KEYS) } else { (LANES, KEYS) };
+        let (part, blocks) = (self.part, i.entries.div_ceil(lanes * keys));
         let heads = i.heads.next_power_of_two().clamp(serial, serial.max(16));
         let kernel = Kernel::new("index_scores", params, self.uses(), move |s| {
             grid(part.rows(s).len() * blocks)
@@ -138,12 +142,13 @@ impl Op for Node {
         let kernel = kernel
             .flag_if(whole, "FOURS")
             .flag_if(whole && limits.wide_loads, "WIDE")
-            .constant("HEADS", heads as u32);
-        let kernel = match limits.serial_lanes {
-            0 => kernel,
-            lanes => kernel.flag("SERIAL").flag("SUBGROUPS").constant("LANES", lanes),
-        };
-        vec![kernel]
+            .constant("HEADS", heads as u32)
+            .constant("WG", lanes as u32)
+            .constant("KEYS", keys as u32);
+        match serial {
+            0 => vec![kernel],
+            _ => vec![kernel.flag("SERIAL").flag("SUBGROUPS").alone(true)],
+        }
     }
 
     fn cost(&self, graph: &Graph, step: StepSize) -> Cost {

@@ -3,6 +3,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::flash::fours;
 use super::index_scores::{IndexScores, score_part};
 use super::row::{Part, Row};
 use crate::gpu::{Kernel, Limits, grid};
@@ -47,6 +48,9 @@ pub fn index_topk_in(g: &mut Graph, i: IndexScores, k: usize, most_bytes: usize)
     out
 }
 
+/// Lanes of a workgroup at least, on software adapters.
+const SERIAL_LANES: u32 = 16;
+
 #[derive(Debug)]
 struct Topk {
     rows: TensorId,
@@ -60,10 +64,11 @@ struct Topk {
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct Params {
     entries: u32,
+    pitch: u32,
     ratio: u32,
     k: u32,
     part: [u32; 2],
-    pad: [u32; 3],
+    pad: [u32; 2],
 }
 
 impl Op for Topk {
@@ -94,16 +99,25 @@ impl Op for Topk {
         }
     }
 
-    fn kernels(&self, graph: &Graph, _: &Limits) -> Vec<Kernel> {
+    fn kernels(&self, graph: &Graph, limits: &Limits) -> Vec<Kernel> {
+        let entries = graph.tensor(self.scores).cols;
+        let whole = fours(&[entries]);
         let params = Params {
-            entries: graph.tensor(self.scores).cols as u32,
+            entries: entries as u32,
+            pitch: (if whole { entries / 4 } else { entries }) as u32,
             ratio: self.ratio as u32,
             k: graph.tensor(self.out).cols as u32 - 1,
             part: self.part.params(),
-            pad: [0; 3],
+            pad: [0; 2],
         };
         let part = self.part;
-        vec![Kernel::new("topk", params, self.uses(), move |s| grid(part.rows(s).len()))]
+        let kernel = Kernel::new("topk", params, self.uses(), move |s| grid(part.rows(s).len()))
+            .flag_if(whole, "FOURS")
+            .flag_if(whole && limits.wide_loads, "WIDE");
+        match limits.serial_lanes {
+            0 => vec![kernel],
+            lanes => vec![kernel.constant("WG", lanes.max(SERIAL_LANES))],
+        }
     }
 
     /// The lists; how many scores are read depends on the rows' positions.

@@ -301,7 +301,7 @@ fn topk() {
         let reach = random.int(1..3000);
         let of = sequences(&mut random, 3, reach.min(9), reach);
         let (n, ratio) = (total(&of), random.pick(&[1, 2, 4]));
-        let entries = (reach / ratio).max(1);
+        let entries = (reach / ratio).max(1).next_multiple_of(random.pick(&[1, 4]));
         let mut case = Case::new(seed, StepSize { rows: n, outs: 1 });
         let rows = rows(&mut case, &of, 1);
         let scores = case.input("scores", Extent::ROWS, entries);
