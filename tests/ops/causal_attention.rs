@@ -111,6 +111,10 @@ fn causal_attention_at_full_size() {
     let mla = || Shape { heads: 128, groups: 1, dk: 576, dv: (false, 512), reach: 70 };
     check(20, mla(), 3, false);
     check(21, mla(), 3, true);
+    // Of a prompt's rows, with more heads than go together.
+    let prompt = || Shape { heads: 19, reach: 150, ..mla() };
+    check(23, prompt(), 40, false);
+    check(24, prompt(), 40, false);
     // Thousands of keys.
     check(22, Shape { heads: 6, groups: 2, dk: 64, dv: (true, 64), reach: 3000 }, 4, false);
 }
