@@ -182,7 +182,7 @@ fn main(ids: Ids) {
         for (var t = 0u; t < VALUE_FOURS; t += step.one) {
             let c = value_four(lane, t);
             if c < params.value_fours {
-                write_head(row, to, head, c, sums[t * QUERIES + h], s.total[h]);
+                write_head(row, to, head, c, s.sum[t * QUERIES + h], s.total[h]);
             }
         }
 //#if PARTS

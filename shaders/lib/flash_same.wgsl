@@ -23,12 +23,8 @@ const LOWEST = -3e38;
 struct Softmax {
     top: array<f32, QUERIES>,    // largest score so far
     total: array<f32, QUERIES>,  // sum of the weights of the keys this lane scored
+    sum: array<vec4<f32>, VALUE_FOURS * QUERIES>,  // of each of a lane's fours of dims, QUERIES
 }
-
-// Scores, then weights, of a round, of QUERIES for each key of a lane.
-var<private> weights: array<f32, ROUND / WG * QUERIES>;
-// Weighted sums: of each of a lane's fours of dims, QUERIES.
-var<private> sums: array<vec4<f32>, VALUE_FOURS * QUERIES>;
 
 fn lane_of(ids: Ids) -> u32 {
     return ids.sublane;
@@ -43,6 +39,8 @@ fn softmax_over(
     ids: Ids, queries: array<u32, QUERY_LOADS>, keys: Keys, first: u32, end: u32,
     s: ptr<function, Softmax>,
 ) {
+    // Scores, then weights, of a round, of QUERIES for each key of a lane.
+    var weights: array<f32, ROUND / WG * QUERIES>;
     for (var round = first; round < end; round += ROUND) {
         let here = min(end - round, ROUND);
         var top = (*s).top;
@@ -104,7 +102,7 @@ fn softmax_over(
             let c = min(value_four(ids.sublane, t), params.value_fours - 1u);
             var sum: array<vec4<f32>, QUERIES>;
             for (var h = 0u; h < QUERIES; h += step.one) {
-                sum[h] = sums[t * QUERIES + h] * shrink[h];
+                sum[h] = (*s).sum[t * QUERIES + h] * shrink[h];
             }
             for (var k = 0u; k < lane_keys; k += step.one) {
                 let place = place_of(keys, round + min(k * WG + ids.sublane, here - 1u));
@@ -122,7 +120,7 @@ fn softmax_over(
 //#end
             }
             for (var h = 0u; h < QUERIES; h += step.one) {
-                sums[t * QUERIES + h] = sum[h];
+                (*s).sum[t * QUERIES + h] = sum[h];
             }
         }
     }
