@@ -58,8 +58,15 @@ async function serve(backend) {
   const { getLlama } = await import(pathToFileURL(require.resolve("node-llama-cpp")));
   const gpu = backend === "cpu" ? false : backend;
   const llama = await getLlama({ gpu, build: "never", maxThreads: Number(options.threads) });
-  const loaded = await llama.loadModel({ modelPath: model, gpuLayers: gpu ? "max" : 0 });
-  const size = { contextSize: promptTokens + decodeTokens + 8, batchSize: promptTokens };
+  // Without its estimate of memory, which aborts over caches of V4's shape on a GPU.
+  const unchecked = { ignoreMemorySafetyChecks: true };
+  const gpuLayers = gpu ? "max" : 0;
+  const loaded = await llama.loadModel({ modelPath: model, gpuLayers, ...unchecked });
+  const size = {
+    contextSize: promptTokens + decodeTokens + 8,
+    batchSize: promptTokens,
+    ...unchecked,
+  };
   const context = await loaded.createContext({ ...size, threads: Number(options.threads) });
   const sequence = context.getSequence();
   const id = (i) => 100 + ((i * 7919) % 1000);
