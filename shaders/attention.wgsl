@@ -177,21 +177,7 @@ fn main(ids: Ids) {
     softmax_over(ids, q_at, keys, part * each, end, &s);
     softmax_end(&s);
     let heads = min(QUERIES, params.heads - head0);
-    for (var h = 0u; h < heads; h += step.one) {
-        let head = head0 + h;
-        for (var t = 0u; t < VALUE_FOURS; t += step.one) {
-            let c = value_four(lane, t);
-            if c < params.value_fours {
-                write_head(row, to, head, c, s.sum[t * QUERIES + h], s.total[h]);
-            }
-        }
-//#if PARTS
-        if lane == 0u {
-            marks[2u * to * params.heads + head] = s.top[h];
-            marks[(2u * to + 1u) * params.heads + head] = s.total[h];
-        }
-//#endif
-    }
+    softmax_write(row, to, head0, heads, lane, &s);
 //#else
     // This lane's heads; beyond the last one it is repeated.
     let mine = head0 + lane_queries(lane) + vec4<u32>(0u, 1u, 2u, 3u);

@@ -112,7 +112,7 @@ fn keys_of(row: u32) -> u32 {
 
 // Puts four dims of a head's weighted sum where they belong: of a part, or, divided by the sum of weights, of
 // a row.
-fn write_head(to: u32, head: u32, c: u32, sum: vec4<f32>, total: f32) {
+fn write_head(row: u32, to: u32, head: u32, c: u32, sum: vec4<f32>, total: f32) {
 //#if PARTS
     let v = sum;
 //#else
@@ -160,21 +160,7 @@ fn main(ids: Ids) {
     softmax_over(ids, q_at, keys, part * each, min((part + 1u) * each, count), &s);
     softmax_end(&s);
     let to = row0 * params.splits + part;
-    for (var h = 0u; h < heads; h += step.one) {
-        let head = head0 + h;
-        for (var t = 0u; t < VALUE_FOURS; t += step.one) {
-            let c = value_four(lane, t);
-            if c < params.value_fours {
-                write_head(to, head, c, s.sum[t * QUERIES + h], s.total[h]);
-            }
-        }
-//#if PARTS
-        if lane == 0u {
-            marks[2u * to * params.heads + head] = s.top[h];
-            marks[(2u * to + 1u) * params.heads + head] = s.total[h];
-        }
-//#endif
-    }
+    softmax_write(row0, to, head0, heads, lane, &s);
 //#else
     // This lane's queries; beyond the last one it is repeated and sees nothing.
     let mine = query0 + lane_queries(lane) + vec4<u32>(0u, 1u, 2u, 3u);
@@ -218,7 +204,7 @@ fn main(ids: Ids) {
         if writes_values(lane) && c < params.value_fours {
             for (var i = 0u; i < 4u; i += step.one) {
                 if real[i] {
-                    write_head(to[i], head[i], c, softmax_sum(lane, i), s.total[i]);
+                    write_head(row[i], to[i], head[i], c, softmax_sum(lane, i), s.total[i]);
                 }
             }
         }

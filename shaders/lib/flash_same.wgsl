@@ -3,7 +3,8 @@
 // lib/flash_few.wgsl is for. ROUND keys at a time: a lane scores LANE_KEYS of them at once for all queries,
 // then weighs fours of dims of its own of all of them. Loops over queries that are not unrolled have little
 // to do, and would take long to compile.
-// The including file says where everything is, as for lib/flash.wgsl; `seen` is not asked.
+// The including file says where everything is, as for lib/flash.wgsl, but `seen`, and where it goes: write_head
+// and, with PARTS, marks.
 
 // A multiple of the lanes.
 override QUERIES: u32 = 16u;
@@ -129,5 +130,26 @@ fn softmax_over(
 fn softmax_end(s: ptr<function, Softmax>) {
     for (var h = 0u; h < QUERIES; h += step.one) {
         (*s).total[h] = subgroupAdd((*s).total[h]);
+    }
+}
+
+// Writes `heads` heads of a row, from head0 on: this lane's dims of them, and of a part its marks.
+fn softmax_write(
+    row: u32, to: u32, head0: u32, heads: u32, lane: u32, s: ptr<function, Softmax>,
+) {
+    for (var h = 0u; h < heads; h += step.one) {
+        let head = head0 + h;
+        for (var t = 0u; t < VALUE_FOURS; t += step.one) {
+            let c = value_four(lane, t);
+            if c < params.value_fours {
+                write_head(row, to, head, c, (*s).sum[t * QUERIES + h], (*s).total[h]);
+            }
+        }
+//#if PARTS
+        if lane == 0u {
+            marks[2u * to * params.heads + head] = (*s).top[h];
+            marks[(2u * to + 1u) * params.heads + head] = (*s).total[h];
+        }
+//#endif
     }
 }

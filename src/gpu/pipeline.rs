@@ -57,7 +57,7 @@ impl KernelKey {
     pub fn code(&self) -> usize {
         match self.shader {
             "matmul_lanes_ring" => 16,
-            _ if self.flags.contains(&"SAME_KEYS") => 16,
+            "attention" | "causal_attention" if self.flags.contains(&"SAME_KEYS") => 16,
             "attention" | "causal_attention" | "matmul_lanes_pairs" => 8,
             "matmul_lanes_rows" if self.flags.contains(&"GATED") => 6,
             "matmul_lanes" | "matmul_lanes_rows" => 4,
