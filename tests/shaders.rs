@@ -276,7 +276,11 @@ const VARIANTS: &[Variants] = &[
     variants(
         "matmul_matrices",
         &[FORMAT, &["SUBGROUPS HALF"], &["", "X8"], &["", "BIAS", "RESIDUAL"]],
-        &[&[], &[("BM", 32), ("MS", 1)]],
+        &[
+            &[],
+            &[("BM", 32), ("MS", 1)],
+            &[("BM", 128), ("BN", 128), ("MS", 4), ("NS", 4), ("DEPTH", 16)],
+        ],
     ),
     variants(
         "matmul_matrices",
@@ -284,6 +288,7 @@ const VARIANTS: &[Variants] = &[
         &[
             &[("MS", 4), ("NS", 4), ("DEPTH", 16)],
             &[("BM", 32), ("MS", 2), ("NS", 4), ("DEPTH", 16)],
+            &[("BM", 128), ("MS", 8), ("NS", 4), ("DEPTH", 8)],
         ],
     ),
     variants(
@@ -333,7 +338,7 @@ const VARIANTS: &[Variants] = &[
         &[&[]],
     ),
     variants("topk", &[&["", "FOURS", "FOURS WIDE"]], &[&[], &[("WG", 16)]]),
-    variants("try_matrices", &[&["SUBGROUPS"], &["", "HALF"], &["", "EIGHTS"]], &[&[]]),
+    variants("try_matrices", &[&["SUBGROUPS"], &["HALF", "EIGHTS", "HALF EIGHTS"]], &[&[]]),
     variants("unfold", &[], &[&[]]),
     variants("vit_attention", &[], &[&[("CHUNKS", 1)], &[("CHUNKS", 2)], &[("CHUNKS", 4)]]),
     variants("vit_rope", &[], &[&[]]),

@@ -9,6 +9,8 @@
 //   --prompt 128            tokens of the prefill
 //   --decode 32             tokens decoded, one at a time, after one token
 //   --threads 2             of llama.cpp
+//   --flash auto            its flash attention: auto, on or off. lavapipe does not come to an end of
+//                           compiling that of Vulkan for V4's heads of 512
 //   --activations f32,q8    of Fathom, each measured
 //   --fathom PATH           the program [target/release/fathom]
 //   --modules FOLDER        the folder that holds node_modules [.]
@@ -35,6 +37,7 @@ const { values: options, positionals } = parseArgs({
     prompt: { type: "string", default: "128" },
     decode: { type: "string", default: "32" },
     threads: { type: "string", default: "2" },
+    flash: { type: "string", default: "auto" },
     activations: { type: "string", default: "f32,q8" },
     fathom: { type: "string", default: process.env.FATHOM ?? "target/release/fathom" },
     modules: { type: "string", default: "." },
@@ -65,6 +68,7 @@ async function serve(backend) {
   const size = {
     contextSize: promptTokens + decodeTokens + 8,
     batchSize: promptTokens,
+    flashAttention: { auto: "auto", on: true, off: false }[options.flash],
     ...unchecked,
   };
   const context = await loaded.createContext({ ...size, threads: Number(options.threads) });

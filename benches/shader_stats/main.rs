@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use fathom::formats::{Checkpoint, ModelConfig, Weights};
-use fathom::gpu::{Kernel, Limits, Matrices};
+use fathom::gpu::{Kernel, Limits, Matrices, Tuning};
 use fathom::graph::{Graph, StepSize};
 use fathom::models::deepseek_v4_vision::vision_graph;
 use fathom::models::{Capacity, ModelWeights, text_graph};
@@ -33,7 +33,8 @@ fn main() {
     builtin.extend(paths);
     println!("# Kernels on {}\n", chip.name());
     println!(
-        "Written by `scripts/shader-stats`: what Mesa's {} makes of the kernels, without a GPU. \
+        "Written by `scripts/shader-stats`: what Mesa's {} makes of the kernels, those that `fathom tune` \
+         may choose among them, without a GPU. \
          Occupancy is subgroups a SIMD as the driver reckons them; LDS is bytes of workgroup memory.",
         chip.driver()
     );
@@ -46,13 +47,16 @@ fn main() {
         println!("|---|---|---|---|--:|--:|--:|--:|--:|--:|");
         let mut kernels: BTreeMap<[String; 3], (Kernel, Vec<&str>)> = BTreeMap::new();
         let with_matrices = Limits { matrices: Some(MATRICES), ..LIMITS };
-        let limits = [Some(LIMITS), chip.matrices.then_some(with_matrices)];
+        let tiers = [Some(LIMITS), chip.matrices.then_some(with_matrices)];
+        let limits: Vec<_> = Tuning::all()
+            .flat_map(|tuning| tiers.into_iter().flatten().map(move |l| Limits { tuning, ..l }))
+            .collect();
         for (phase, graph) in graphs(Path::new(&path)) {
-            let each = |node| limits.iter().flatten().map(move |limits| (node, limits));
+            let each = |node| limits.iter().map(move |limits| (node, limits));
             for (node, limits) in graph.nodes().iter().flat_map(each) {
                 for kernel in node.op.kernels(&graph, limits) {
                     let (_, phases) = kernels.entry(key(&kernel)).or_insert((kernel, vec![]));
-                    if phases.last() != Some(&phase) {
+                    if !phases.contains(&phase) {
                         phases.push(phase);
                     }
                 }

@@ -10,7 +10,7 @@ use super::Outcome;
 use super::common::{self, Activations, bar, print_json, print_line};
 use super::table::{Style, Table};
 use crate::formats::{BlockFormat, Weights};
-use crate::gpu::{Gpu, Tuning, TuningFile};
+use crate::gpu::{Choice, Gpu, Tuning, TuningFile};
 use crate::models::ModelWeights;
 use crate::runtime::tune::{Measured, Timed, model_cases, tune, tuning, usual_cases};
 use crate::{Error, Result};
@@ -86,7 +86,7 @@ pub fn run(args: &Args) -> Outcome {
     }
     let software = gpu.is_software();
     let cases = match &args.model {
-        None => usual_cases(software),
+        None => usual_cases(Choice::all(), software),
         Some(path) => {
             let model = common::open(Some(path))?;
             let mut weights = ModelWeights::new(Weights::new(&model.checkpoint));

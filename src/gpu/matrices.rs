@@ -8,7 +8,7 @@ use crate::Result;
 /// Square matrices that the lanes of a subgroup hold together and multiply; sums are in f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Matrices {
-    /// Rows and columns: 8 or 16.
+    /// Rows and columns: 8, or of those in f16 16.
     pub size: u32,
     /// Whether what is multiplied is in f16 rather than f32.
     pub half: bool,
@@ -31,10 +31,14 @@ impl Matrices {
         let f16 = features.contains(wgpu::Features::SHADER_F16);
         let all = adapter.cooperative_matrix_properties().into_iter().filter_map(|p| {
             let square = p.m_size == p.n_size && p.n_size == p.k_size;
+            let able = square && p.cr_type == F32;
             let half = p.ab_type == F16;
-            let able = square && p.cr_type == F32 && (half && f16 || p.ab_type == F32);
-            let size = [8, 16].into_iter().find(|&s| s == p.m_size).filter(|_| able)?;
-            Some(Self { size, half, lanes })
+            let able = match p.ab_type {
+                F16 => able && f16 && [8, 16].contains(&p.m_size),
+                F32 => able && p.m_size == 8,
+                _ => false,
+            };
+            able.then_some(Self { size: p.m_size, half, lanes })
         });
         let mut found: Vec<_> = all.collect();
         found.sort_by_key(|m| (m.half, m.size));

@@ -106,6 +106,15 @@ pub struct Tile {
     pub each: [usize; 2],
 }
 
+/// What a workgroup of `matmul_matrices` makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MatrixBlock {
+    /// Rows.
+    pub rows: usize,
+    /// Outputs.
+    pub outputs: usize,
+}
+
 /// What an invocation of `matmul_lanes` has in registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LaneBlock {
@@ -125,6 +134,12 @@ impl fmt::Display for Tile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ([rows, outputs], [each_rows, each_outputs]) = (self.block, self.each);
         write!(f, "tiles of {rows} x {outputs}, {each_rows} x {each_outputs} each")
+    }
+}
+
+impl fmt::Display for MatrixBlock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "tiles of {} x {}", self.rows, self.outputs)
     }
 }
 
@@ -162,6 +177,22 @@ const LARGE_TILES: [Tile; 5] = [
     tile([32, 32], [4, 4]),
 ];
 
+const fn matrix_block(rows: usize, outputs: usize) -> MatrixBlock {
+    MatrixBlock { rows, outputs }
+}
+
+const SMALL_MATRIX_BLOCKS: [MatrixBlock; 4] =
+    [matrix_block(32, 64), matrix_block(32, 32), matrix_block(32, 128), matrix_block(64, 64)];
+
+/// The largest has a quarter of it in the registers of each subgroup.
+const LARGE_MATRIX_BLOCKS: [MatrixBlock; 5] = [
+    matrix_block(64, 64),
+    matrix_block(128, 64),
+    matrix_block(64, 128),
+    matrix_block(128, 128),
+    matrix_block(32, 64),
+];
+
 const LANE_BLOCKS: [LaneBlock; 4] = {
     const fn block(outs: usize, rows: usize) -> LaneBlock {
         LaneBlock { outs, rows }
@@ -192,6 +223,13 @@ pub enum Choice {
     MatmulRows(Numbers, Outputs),
     /// The [`Tile`] of products of many rows.
     MatmulTiles(Numbers, Work),
+    /// The [`MatrixBlock`] of products of many rows where subgroups multiply matrices.
+    MatmulMatrices {
+        /// Whether in f16.
+        half: bool,
+        /// How much there is to do.
+        work: Work,
+    },
     /// The [`LaneBlock`] of products of many rows on software adapters.
     MatmulLanes(Numbers),
     /// The outputs of an invocation in products of few rows on software adapters.
@@ -209,13 +247,17 @@ const OUTPUTS: [Outputs; 3] = [Outputs::Narrow, Outputs::Middle, Outputs::Wide];
 const WORKS: [Work; 3] = [Work::Small, Work::Narrow, Work::Wide];
 
 impl Choice {
-    const COUNT: usize = 27;
+    const COUNT: usize = 33;
 
     /// All of them.
     pub fn all() -> impl Iterator<Item = Self> {
         let rows = NUMBERS.into_iter().flat_map(|n| OUTPUTS.map(|o| Self::MatmulRows(n, o)));
         let tiles = NUMBERS.into_iter().flat_map(|n| WORKS.map(|w| Self::MatmulTiles(n, w)));
+        let matrices = [false, true]
+            .into_iter()
+            .flat_map(|half| WORKS.map(|work| Self::MatmulMatrices { half, work }));
         rows.chain(tiles)
+            .chain(matrices)
             .chain(NUMBERS.map(Self::MatmulLanes))
             .chain(NUMBERS.map(Self::MatmulLanesRows))
             .chain([Self::MatmulTransposed, Self::Attention, Self::CausalAttention])
@@ -226,11 +268,12 @@ impl Choice {
         match self {
             Self::MatmulRows(n, o) => 3 * n as usize + o as usize,
             Self::MatmulTiles(n, w) => 9 + 3 * n as usize + w as usize,
-            Self::MatmulLanes(n) => 18 + n as usize,
-            Self::MatmulLanesRows(n) => 21 + n as usize,
-            Self::MatmulTransposed => 24,
-            Self::Attention => 25,
-            Self::CausalAttention => 26,
+            Self::MatmulMatrices { half, work } => 18 + 3 * half as usize + work as usize,
+            Self::MatmulLanes(n) => 24 + n as usize,
+            Self::MatmulLanesRows(n) => 27 + n as usize,
+            Self::MatmulTransposed => 30,
+            Self::Attention => 31,
+            Self::CausalAttention => 32,
         }
     }
 
@@ -239,6 +282,7 @@ impl Choice {
         match self {
             Self::MatmulRows(..) => "matmul_rows",
             Self::MatmulTiles(..) => "matmul_tiles",
+            Self::MatmulMatrices { .. } => "matmul_matrices",
             Self::MatmulLanes(_) => "matmul_lanes",
             Self::MatmulLanesRows(_) => "matmul_lanes_rows",
             Self::MatmulTransposed => "matmul_transposed",
@@ -254,6 +298,11 @@ impl Choice {
             Numbers::Blocks => "blocks",
             Numbers::EightBits => "8 bits",
         };
+        let work = |w| match w {
+            Work::Small => "few rows or small",
+            Work::Narrow => "below 2048 outputs",
+            Work::Wide => "2048 outputs or more",
+        };
         match self {
             Self::MatmulRows(n, outputs) => {
                 let outputs = match outputs {
@@ -263,14 +312,9 @@ impl Choice {
                 };
                 format!("{}, {outputs}", numbers(n))
             }
-            Self::MatmulTiles(n, work) => {
-                let work = match work {
-                    Work::Small => "few rows or small",
-                    Work::Narrow => "below 2048 outputs",
-                    Work::Wide => "2048 outputs or more",
-                };
-                format!("{}, {work}", numbers(n))
-            }
+            Self::MatmulTiles(n, w) => format!("{}, {}", numbers(n), work(w)),
+            Self::MatmulMatrices { half: false, work: w } => format!("f32, {}", work(w)),
+            Self::MatmulMatrices { half: true, work: w } => format!("f16, {}", work(w)),
             Self::MatmulLanes(n) | Self::MatmulLanesRows(n) => numbers(n).into(),
             Self::MatmulTransposed | Self::Attention | Self::CausalAttention => "one row".into(),
         }
@@ -285,6 +329,8 @@ impl Choice {
             Self::MatmulRows(..) => words("", &TEAMS, ""),
             Self::MatmulTiles(_, Work::Small) => words("", &SMALL_TILES, ""),
             Self::MatmulTiles(..) => words("", &LARGE_TILES, ""),
+            Self::MatmulMatrices { work: Work::Small, .. } => words("", &SMALL_MATRIX_BLOCKS, ""),
+            Self::MatmulMatrices { .. } => words("", &LARGE_MATRIX_BLOCKS, ""),
             Self::MatmulLanes(_) => words("", &LANE_BLOCKS, ""),
             Self::MatmulLanesRows(_) => words("up to ", &LANE_OUTS, " outputs"),
             Self::MatmulTransposed => words("in ", &SPLITS, " parts"),
@@ -301,6 +347,13 @@ pub struct Tuning([u8; Choice::COUNT]);
 impl Tuning {
     /// The first of all.
     pub const DEFAULT: Self = Self([0; Choice::COUNT]);
+
+    /// Tunings that have all candidates of all choices between them; the first is the default.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let most = Choice::all().map(|c| c.candidates().len()).max().unwrap_or(0);
+        let nth = |n| Choice::all().fold(Self::DEFAULT, |t, c| t.with(c, n % c.candidates().len()));
+        (0..most).map(nth)
+    }
 
     /// The same with this candidate of `choice`.
     ///
@@ -331,6 +384,13 @@ impl Tuning {
     pub fn tile(&self, numbers: Numbers, work: Work) -> Tile {
         let candidates = if work == Work::Small { &SMALL_TILES[..] } else { &LARGE_TILES };
         self.of(Choice::MatmulTiles(numbers, work), candidates)
+    }
+
+    /// See [`Choice::MatmulMatrices`].
+    pub fn matrix_block(&self, half: bool, work: Work) -> MatrixBlock {
+        let candidates =
+            if work == Work::Small { &SMALL_MATRIX_BLOCKS[..] } else { &LARGE_MATRIX_BLOCKS };
+        self.of(Choice::MatmulMatrices { half, work }, candidates)
     }
 
     /// See [`Choice::MatmulLanes`].

@@ -57,6 +57,11 @@ impl<'a> ModelWeights<'a> {
         self.activations = activations;
     }
 
+    /// What [`Self::multiply_with`] was told.
+    pub fn activations(&self) -> Activations {
+        self.activations
+    }
+
     /// How the input of a matrix of this type is rounded to 8 bits, if it is. FP4 that was released as
     /// such has inputs that are rounded in its own way, or not at all.
     pub fn order(&self, elem: Elem) -> Option<CodeOrder> {

@@ -27,7 +27,7 @@ use super::matmul_matrices::Tiles as MatrixTiles;
 use super::quantize_activations::{CodeOrder, EIGHT_BIT_GROUP, columns, expand as expand_codes};
 use super::rms_norm::normalise;
 use super::swiglu::gated;
-use crate::gpu::tuning::{Numbers, Team, Tile, Work};
+use crate::gpu::tuning::{MatrixBlock, Numbers, Team, Tile, Work};
 use crate::gpu::{Binding, Kernel, Limits};
 use crate::graph::reference::Host;
 use crate::graph::{Cost, Elem, Extent, Graph, Norm, Op, Part, StepSize, Tensor, TensorId, Use};
@@ -579,9 +579,10 @@ impl Op for Matmul {
             let matrices = kinds.matrices.filter(|m| !(self.extra.exact && m.round()));
             let mut tiles = |work, served| {
                 if let Some(matrices) = matrices {
-                    let [rows, outputs] = matrices.block(work);
-                    let kernel = kernel(MatrixTiles::SHADER, params, [outputs, rows], served);
-                    kernels.push(matrices.set(kernel, [rows, outputs], false));
+                    let block = matrices.block(work, &limits.tuning);
+                    let at_once = [block.outputs, block.rows];
+                    let kernel = kernel(MatrixTiles::SHADER, params, at_once, served);
+                    kernels.push(matrices.set(kernel, block, 1));
                     return;
                 }
                 let tile = limits.tuning.tile(kinds.numbers, work);
@@ -691,7 +692,8 @@ impl Op for Expert {
                 match kind {
                     Kind::Lanes(lanes) => lanes.set(kernel, EXPERT_TILE),
                     Kind::Tiled(Tiled { matrices: Some(m), .. }) => {
-                        m.set(kernel, [EXPERT_TILE, EXPERT_TILE_OUTPUTS], self.gate.is_some())
+                        let block = MatrixBlock { rows: EXPERT_TILE, outputs: EXPERT_TILE_OUTPUTS };
+                        m.set(kernel, block, 1 + usize::from(self.gate.is_some()))
                     }
                     Kind::Tiled(_) => kernel
                         .constant("BM", EXPERT_TILE as u32)

@@ -1,6 +1,6 @@
 //! The matrix products of many rows on adapters whose subgroups multiply [`Matrices`].
 
-use crate::gpu::tuning::Work;
+use crate::gpu::tuning::{MatrixBlock, Tuning, Work};
 use crate::gpu::{Kernel, Limits, Matrices};
 use crate::graph::{Elem, Tensor};
 
@@ -10,6 +10,11 @@ pub(super) struct Tiles(Matrices);
 
 /// Subgroups of a workgroup.
 const WAVES: usize = 4;
+
+/// Workgroup memory that every device has.
+const WORKGROUP_BYTES: usize = 16 << 10;
+/// Numbers between the rows of a tile there: the shader's `PITCH` less `DEPTH`.
+const PADDING: usize = 8;
 
 impl Tiles {
     pub const SHADER: &'static str = "matmul_matrices";
@@ -25,20 +30,38 @@ impl Tiles {
         self.0.half
     }
 
-    /// Rows and outputs a workgroup makes.
-    pub fn block(self, work: Work) -> [usize; 2] {
-        if work == Work::Small { [32, 64] } else { [64, 64] }
+    /// What a workgroup makes: what was chosen, or the default where that is too large for these matrices.
+    pub fn block(self, work: Work, tuning: &Tuning) -> MatrixBlock {
+        let chosen = tuning.matrix_block(self.0.half, work);
+        match self.depth(chosen, 1) {
+            Some(_) => chosen,
+            None => Tuning::DEFAULT.matrix_block(self.0.half, work),
+        }
     }
 
-    /// `kernel`, for such blocks or those of experts, which may multiply with two weights at once.
-    pub fn set(self, kernel: Kernel, [rows, outputs]: [usize; 2], gated: bool) -> Kernel {
-        let Matrices { size, half, lanes } = self.0;
+    /// Numbers along the inner length, of `weights` weights, that workgroup memory has room for at once: 64
+    /// bytes of each row and output, or half of that, or it is too small for such a block.
+    fn depth(self, block: MatrixBlock, weights: usize) -> Option<usize> {
+        let Matrices { size, half, .. } = self.0;
+        let number = if half { 2 } else { 4 };
+        let lines = block.rows + weights * block.outputs;
+        let sums = 4 * weights * WAVES * (size * size) as usize;
+        let fits = |&d: &usize| number * lines * (d + PADDING) + sums <= WORKGROUP_BYTES;
+        [64 / number, 32 / number].into_iter().find(fits)
+    }
+
+    /// `kernel`, for such blocks, of `weights` weights at once.
+    ///
+    /// # Panics
+    /// If workgroup memory is too small for that.
+    pub fn set(self, kernel: Kernel, block: MatrixBlock, weights: usize) -> Kernel {
+        let Matrices { size, lanes, .. } = self.0;
         let size = size as usize;
+        let MatrixBlock { rows, outputs } = block;
         // A subgroup's part is as square as it can be.
         let down = if rows < 32 { 1 } else { 2 };
         let across = WAVES / down;
-        // As much along the inner length as workgroup memory has room for.
-        let depth = if half && !gated { 32 } else { 16 };
+        let depth = self.depth(block, weights).expect("no kernel asks for more than there is");
         let consts = [
             ("BM", rows),
             ("BN", outputs),

@@ -19,7 +19,7 @@ use crate::gpu::tuning::{Numbers, Outputs, Work};
 use crate::gpu::{Choice, Gpu, GpuGraph, GpuStore, Limits, Tuning, WeightSource, warm};
 use crate::graph::reference::Data;
 use crate::graph::{Elem, Extent, Graph, Node, StepSize, Tensor, TensorId};
-use crate::models::{Capacity, ModelWeights, text_graph};
+use crate::models::{Activations, Capacity, ModelWeights, text_graph};
 use crate::ops::{self, Attention, CausalAttention, CodeOrder, FEW_ROWS, Slice, Slices};
 
 /// How much faster than the default a candidate must be to take its place.
@@ -164,10 +164,10 @@ impl Scale {
 /// Rows for which `matmul_lanes` is measured: above them there is another kernel.
 const LANE_ROWS: usize = 16;
 
-/// A case for every choice, of shapes that are usual.
-pub fn usual_cases(software: bool) -> Vec<Case> {
+/// A case for each of these, of shapes that are usual; smaller ones for `software`.
+pub fn usual_cases(choices: impl Iterator<Item = Choice>, software: bool) -> Vec<Case> {
     let scale = Scale::of(software);
-    Choice::all().map(|choice| usual_case(choice, scale)).collect()
+    choices.map(|choice| usual_case(choice, scale)).collect()
 }
 
 fn usual_case(choice: Choice, scale: Scale) -> Case {
@@ -179,6 +179,11 @@ fn usual_case(choice: Choice, scale: Scale) -> Case {
         };
         Product { elem, eight_bits, inner, outputs }
     };
+    let many = |numbers, work| match work {
+        Work::Small => product(choice, of(numbers, [1024, 1024]), Work::FEW_ROWS, scale),
+        Work::Narrow => product(choice, of(numbers, [1024, scale.large[1]]), scale.rows, scale),
+        Work::Wide => product(choice, of(numbers, scale.large), scale.rows, scale),
+    };
     match choice {
         Choice::MatmulRows(numbers, outputs) => {
             let sides = match outputs {
@@ -188,11 +193,8 @@ fn usual_case(choice: Choice, scale: Scale) -> Case {
             };
             product(choice, of(numbers, sides), 1, scale)
         }
-        Choice::MatmulTiles(numbers, work) => match work {
-            Work::Small => product(choice, of(numbers, [1024, 1024]), Work::FEW_ROWS, scale),
-            Work::Narrow => product(choice, of(numbers, [1024, scale.large[1]]), scale.rows, scale),
-            Work::Wide => product(choice, of(numbers, scale.large), scale.rows, scale),
-        },
+        Choice::MatmulTiles(numbers, work) => many(numbers, work),
+        Choice::MatmulMatrices { work, .. } => many(Numbers::Floats, work),
         Choice::MatmulLanes(numbers) => product(choice, of(numbers, scale.large), LANE_ROWS, scale),
         Choice::MatmulLanesRows(numbers) => product(choice, of(numbers, [4096, 1024]), 1, scale),
         Choice::MatmulTransposed => transposed(),
@@ -214,10 +216,12 @@ pub fn model_cases(
     let config = ModelConfig::from_checkpoint(checkpoint)?;
     let scale = Scale::of(software);
     let capacity = Capacity::new(&config, config.max_context().min(8192), scale.rows);
+    let half = weights.activations() == Activations::F16;
     let mut found: Vec<(Choice, Vec<(Product, usize)>)> = vec![];
     for rows in [1, capacity.chunk] {
         let (graph, _) = text_graph(&config, weights, capacity, StepSize { rows, outs: 1 })?;
-        for (choice, product) in graph.nodes().iter().flat_map(|node| choices(&graph, node)) {
+        let asked = graph.nodes().iter().flat_map(|node| choices(&graph, node, half));
+        for (choice, product) in asked {
             let products = entry(&mut found, choice);
             if let Some(product) = product {
                 *entry(products, product) += 1;
@@ -230,8 +234,13 @@ pub fn model_cases(
             Choice::Attention => return attention(Heads::of(&config)),
             Choice::CausalAttention => return causal_attention(Heads::of(&config), scale.keys),
             Choice::MatmulTransposed => return usual_case(choice, scale),
-            Choice::MatmulTiles(_, Work::Small) => Work::FEW_ROWS.min(capacity.chunk),
-            Choice::MatmulTiles(..) => capacity.chunk.min(scale.rows),
+            Choice::MatmulTiles(_, Work::Small)
+            | Choice::MatmulMatrices { work: Work::Small, .. } => {
+                Work::FEW_ROWS.min(capacity.chunk)
+            }
+            Choice::MatmulTiles(..) | Choice::MatmulMatrices { .. } => {
+                capacity.chunk.min(scale.rows)
+            }
             Choice::MatmulLanes(_) => LANE_ROWS.min(capacity.chunk),
             Choice::MatmulRows(..) | Choice::MatmulLanesRows(_) => 1,
         };
@@ -252,8 +261,9 @@ fn entry<K: PartialEq, V: Default>(list: &mut Vec<(K, V)>, key: K) -> &mut V {
     &mut list[at].1
 }
 
-/// The choices that a node's kernels ask for, and the product that it is.
-fn choices(graph: &Graph, node: &Node) -> Vec<(Choice, Option<Product>)> {
+/// The choices that a node's kernels ask for on any device, which multiplies matrices in f16 if `half`, and
+/// the product that it is.
+fn choices(graph: &Graph, node: &Node, half: bool) -> Vec<(Choice, Option<Product>)> {
     let name = node.op.name();
     let few = graph.max.rows <= FEW_ROWS;
     match name {
@@ -285,10 +295,12 @@ fn choices(graph: &Graph, node: &Node) -> Vec<(Choice, Option<Product>)> {
         (false, true) => vec![],
         (false, false) => {
             let work = Work::of(rows, outputs, product.inner);
-            let mut choices = vec![Choice::MatmulTiles(numbers, work)];
+            let many =
+                |work| [Choice::MatmulTiles(numbers, work), Choice::MatmulMatrices { half, work }];
+            let mut choices = many(work).to_vec();
             if work != Work::Small {
                 // Of which steps of few rows are small.
-                choices.push(Choice::MatmulTiles(numbers, Work::Small));
+                choices.extend(many(Work::Small));
                 choices.push(Choice::MatmulLanes(numbers));
             }
             choices
@@ -442,6 +454,10 @@ impl Case {
     /// The candidates whose kernels differ on such a device, and the device with each; only the default
     /// where the choice is another device's.
     fn contenders(&self, gpu: &Gpu) -> Vec<(usize, Gpu)> {
+        let mut gpu = gpu.clone();
+        if let Choice::MatmulMatrices { half: true, .. } = self.choice {
+            gpu.multiply_matrices(true);
+        }
         let mut contenders = vec![];
         let mut told = vec![];
         for candidate in 0..self.choice.candidates().len() {

@@ -1,7 +1,7 @@
 //! Matrix products, dense and by expert.
 
 use fathom::formats::BlockFormat;
-use fathom::gpu::{Limits, Matrices};
+use fathom::gpu::{Limits, Matrices, Tuning};
 use fathom::graph::reference::Data;
 use fathom::graph::{Elem, Extent, Graph, StepSize, fuse};
 use fathom::ops::{self, Chosen, CodeOrder, EXPERT_TILE, Extra, Slice, Slices};
@@ -162,8 +162,8 @@ fn dense_in_large_tiles() {
     }
 }
 
-/// Numbers that are in f16 as they are: nothing but sums could differ from the reference. Also with
-/// subgroups half and twice as wide as thought.
+/// Numbers that are in f16 as they are: nothing but sums could differ from the reference. With all
+/// candidates, and with subgroups half and twice as wide as thought.
 #[test]
 fn matrices_in_f16_add_up_in_f32() {
     let Some(gpu) = gpu() else { return };
@@ -172,9 +172,11 @@ fn matrices_in_f16_add_up_in_f32() {
         let matrices = limits.matrices.map(|m| Matrices { lanes: lanes(m.lanes), ..m });
         Limits { matrices, ..limits }
     };
-    let tiers = [thought(|n| n), thought(|n| 2 * n), thought(|n| n / 2)];
+    let mut tiers = vec![thought(|n| 2 * n), thought(|n| n / 2)];
+    tiers.extend(Tuning::all().map(|tuning| Limits { tuning, ..limits }));
     let mut random = Random::new(12);
-    for (rows, outputs, inner) in [(9, 70, 33), (70, 300, 2048), (130, 257, 600)] {
+    let shapes = [(9, 70, 33), (70, 300, 2048), (130, 257, 600), (65, 2050, 256)];
+    for (rows, outputs, inner) in shapes {
         let mut case = Case::new(rows as u64, StepSize { rows, outs: 1 });
         let x = case.input("x", Extent::ROWS, inner);
         let w = case.graph.weight("w", Elem::F16, outputs, inner);

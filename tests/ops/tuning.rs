@@ -1,22 +1,16 @@
 //! Every candidate of every choice, against the references.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use fathom::formats::BlockFormat;
 use fathom::gpu::{Choice, Gpu, Limits, Tuning};
 use fathom::graph::{Elem, Extent, StepSize, fuse};
 use fathom::ops::{self, CausalAttention, CodeOrder, Extra, Slice, Slices};
+use fathom::runtime::tune::{tune, usual_cases};
 
 use crate::attention::rows;
-use crate::common::{Case, Random, gpu};
-
-/// Tunings that have all candidates between them.
-fn tunings() -> Vec<Tuning> {
-    let most = Choice::all().map(|c| c.candidates().len()).max().unwrap();
-    let nth =
-        |n: usize| Choice::all().fold(Tuning::DEFAULT, |t, c| t.with(c, n % c.candidates().len()));
-    (0..most).map(nth).collect()
-}
+use crate::common::{Case, Random, gpu, with_matrices};
 
 /// Checks `case` with all kernels that come of them, this device's own and those of the core tier.
 fn check(case: Case, gpu: &Gpu, tolerance: f64) {
@@ -24,7 +18,7 @@ fn check(case: Case, gpu: &Gpu, tolerance: f64) {
     let mut seen = HashSet::new();
     let mut tiers = vec![];
     for limits in [gpu.limits, core] {
-        for tuning in tunings() {
+        for tuning in Tuning::all() {
             let limits = Limits { tuning, ..limits };
             let kernels =
                 case.graph.nodes().iter().flat_map(|n| n.op.kernels(&case.graph, &limits));
@@ -86,6 +80,26 @@ fn products_of_all_classes() {
             check(case, &gpu, 1e-5);
         }
     }
+}
+
+/// Tiles of cooperative matrices are chosen for those in f16 too, which are not used unasked.
+#[test]
+fn matrices_are_tuned() {
+    let Some(mut gpu) = gpu() else { return };
+    if with_matrices(&gpu, gpu.limits).is_none() {
+        return;
+    }
+    // Software adapters have other kernels.
+    gpu.limits = gpu.limits.of_hardware();
+    let choices = Choice::all().filter(|c| c.kernel() == "matmul_matrices");
+    let measured = tune(&gpu, usual_cases(choices, true), Duration::ZERO, &mut |_, _| ()).unwrap();
+    let classes: Vec<_> = measured.iter().map(|m| (&*m.class, m.candidates.len())).collect();
+    let wanted = [
+        ("f16, few rows or small", 4),
+        ("f16, below 2048 outputs", 5),
+        ("f16, 2048 outputs or more", 5),
+    ];
+    assert_eq!(classes, wanted);
 }
 
 /// With the norm before them and the gate after them.
