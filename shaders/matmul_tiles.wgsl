@@ -15,13 +15,11 @@ const WG: u32 = WIDTH * (BM / TM);
 const KV: u32 = 4u;
 const PITCH: u32 = KV + 1u;
 
-//#if EXPERTS
-//#include expert_tile
+const BLOCK: u32 = BM;
+//#include block_of
 //#if GATED
-@group(0) @binding(8) var<storage, read> weights: array<f32>;  // [slots]
 @group(0) @binding(9) var<storage, read> w3: array<vec4<u32>>;  // as w
 //#include weight W=w3
-//#endif
 //#endif
 
 var<workgroup> x_tile: array<vec4<f32>, BM * PITCH>;
@@ -32,30 +30,11 @@ var<workgroup> w3_tile: array<vec4<f32>, BN * PITCH>;
 
 @compute @workgroup_size(WG)
 fn main(ids: Ids) {
-    let group = params.group + ids.group.z;
+    let b = block_of(ids.group);
+    if b.outputs == 0u {
+        return;
+    }
     let block = ids.group.x * BN;
-//#if EXPERTS
-    if ids.group.y >= tiles[0].expert {
-        return;
-    }
-    let tile = tiles[ids.group.y + 1u];
-    let page = pages[tile.expert];
-    if page < params.first || page >= params.first + params.count {
-        return;
-    }
-    let rows = tile.count;
-    let weight_row = (page - params.first) * params.n;
-    let outputs = params.n;
-    let first = 0u;
-//#else
-    let row0 = ids.group.y * BM;
-    let rows = y_rows() - row0;
-    let weight_row = ids.group.z * params.w_step + params.w_at;
-    let outputs = params.count;
-    let first = params.first;
-//#endif
-    let x_at = group * params.x_step + params.x_at;
-    let y_at = group * params.y_step + params.y_at + first;
     let tm = ids.lane / WIDTH;
     let tn = ids.lane % WIDTH;
 
@@ -74,13 +53,8 @@ fn main(ids: Ids) {
             let m = i / 2u;
             let at = o + i % 2u;
             var v = Oct(vec4(0.0), vec4(0.0));
-            if m < rows && at < params.oct {
-//#if EXPERTS
-                let row = sorted[tile.first + m] / params.share;
-//#else
-                let row = (row0 + m) / params.share;
-//#endif
-                v = x_oct(row * params.x_cols + x_at, at * 8u);
+            if m < b.rows && at < params.oct {
+                v = x_oct(x_row(b.row0 + m) * params.x_cols + b.x_at, at * 8u);
             }
             let to = m * PITCH + i % 2u * 2u;
             x_tile[to] = v.lo;
@@ -93,8 +67,8 @@ fn main(ids: Ids) {
 //#if GATED
             var v3 = Oct(vec4(0.0), vec4(0.0));
 //#endif
-            if block + n < outputs && at < params.oct {
-                let weight_at = (weight_row + block + n) * params.pitch;
+            if block + n < b.outputs && at < params.oct {
+                let weight_at = (b.weight_row + block + n) * params.pitch;
                 v = w_oct(weight_at, at);
 //#if GATED
                 v3 = w3_oct(weight_at, at);
@@ -134,7 +108,7 @@ fn main(ids: Ids) {
     // be most of the kernel.
     for (var i = 0u; i < TM; i += step.one) {
         let m = tm + i * (BM / TM);
-        if m >= rows {
+        if m >= b.rows {
             break;
         }
         var sums: array<f32, TN>;
@@ -149,21 +123,17 @@ fn main(ids: Ids) {
 //#endif
             }
         }
-//#if EXPERTS
-        let row = sorted[tile.first + m];
-//#else
-        let row = row0 + m;
-//#endif
+        let row = y_row(b.row0 + m);
         for (var j = 0u; j < TN; j++) {
             let n = block + tn + j * WIDTH;
-            if n >= outputs {
+            if n >= b.outputs {
                 break;
             }
             var sum = sums[j];
 //#if GATED
             sum = gated(sum, ups[j], weights[row]);
 //#endif
-            put(row, y_at + n, sum);
+            put(row, b.y_at + n, sum);
         }
     }
 }

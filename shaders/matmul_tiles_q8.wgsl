@@ -17,13 +17,11 @@ const PITCH: u32 = 5u;
 // Parts of these with a Scale each.
 const PARTS: u32 = select(1u, 2u, w_halves);
 
-//#if EXPERTS
-//#include expert_tile
+const BLOCK: u32 = BM;
+//#include block_of
 //#if GATED
-@group(0) @binding(8) var<storage, read> weights: array<f32>;  // [slots]
 @group(0) @binding(9) var<storage, read> w3: array<vec4<u32>>;  // as w
 //#include weight_q8 W=w3
-//#endif
 //#endif
 
 // The codes of an Oct: of its even and of its odd elements.
@@ -43,30 +41,11 @@ fn part_sum(s: vec3<f32>, part: u32) -> f32 {
 
 @compute @workgroup_size(WG)
 fn main(ids: Ids) {
-    let group = params.group + ids.group.z;
+    let b = block_of(ids.group);
+    if b.outputs == 0u {
+        return;
+    }
     let block = ids.group.x * BN;
-//#if EXPERTS
-    if ids.group.y >= tiles[0].expert {
-        return;
-    }
-    let tile = tiles[ids.group.y + 1u];
-    let page = pages[tile.expert];
-    if page < params.first || page >= params.first + params.count {
-        return;
-    }
-    let rows = tile.count;
-    let weight_row = (page - params.first) * params.n;
-    let outputs = params.n;
-    let first = 0u;
-//#else
-    let row0 = ids.group.y * BM;
-    let rows = y_rows() - row0;
-    let weight_row = ids.group.z * params.w_step + params.w_at;
-    let outputs = params.count;
-    let first = params.first;
-//#endif
-    let x_at = group * params.x_step + params.x_at;
-    let y_at = group * params.y_step + params.y_at + first;
     let tm = ids.lane / WIDTH;
     let tn = ids.lane % WIDTH;
 
@@ -83,13 +62,8 @@ fn main(ids: Ids) {
     for (var g = 0u; g * 4u < params.oct; g++) {
         for (var m = ids.lane; m < BM; m += WG) {
             var v: Activations;
-            if m < rows {
-//#if EXPERTS
-                let row = sorted[tile.first + m] / params.share;
-//#else
-                let row = (row0 + m) / params.share;
-//#endif
-                v = x[row * params.x_cols + x_at + g];
+            if m < b.rows {
+                v = x[x_row(b.row0 + m) * params.x_cols + b.x_at + g];
             }
             for (var o = 0u; o < 4u; o++) {
                 x_tile[m * PITCH + o] = vec2(v.codes.even[o], v.codes.odd[o]);
@@ -98,7 +72,7 @@ fn main(ids: Ids) {
         }
         for (var n = ids.lane; n < BN; n += WG) {
             // Beyond the last output a row is read again, and what comes of it is dropped.
-            let at = (weight_row + min(block + n, outputs - 1u)) * params.pitch;
+            let at = (b.weight_row + min(block + n, b.outputs - 1u)) * params.pitch;
             let v = w_packed(at, g);
             for (var o = 0u; o < 4u; o++) {
                 w_tile[n * PITCH + o] = vec2(v.even[o], v.odd[o]);
@@ -173,24 +147,20 @@ fn main(ids: Ids) {
     }
     for (var i = 0u; i < TM; i++) {
         let m = tm + i * (BM / TM);
-        if m >= rows {
+        if m >= b.rows {
             continue;
         }
-//#if EXPERTS
-        let row = sorted[tile.first + m];
-//#else
-        let row = row0 + m;
-//#endif
+        let row = y_row(b.row0 + m);
         for (var j = 0u; j < TN; j++) {
             let n = block + tn + j * WIDTH;
-            if n >= outputs {
+            if n >= b.outputs {
                 continue;
             }
             var sum = acc[i * TN + j];
 //#if GATED
             sum = gated(sum, acc3[i * TN + j], weights[row]);
 //#endif
-            put(row, y_at + n, sum);
+            put(row, b.y_at + n, sum);
         }
     }
 }

@@ -1,5 +1,5 @@
-// The rows and outputs that a workgroup of matmul_lanes, matmul_lanes_pairs or matmul_matrices makes, BLOCK
-// rows at most.
+// The rows and outputs that a workgroup of a product of many rows makes: of all outputs its own are those
+// from its place in the grid on, of the rows BLOCK at most.
 
 //#if EXPERTS
 //#include expert_tile
