@@ -38,16 +38,16 @@ fn main(ids: Ids) {
     let tm = ids.lane / WIDTH;
     let tn = ids.lane % WIDTH;
 
-    var acc: array<f32, TM * TN>;
+    // Names of their own: where a compiler does not unroll a loop, it chooses elements of an array by
+    // comparisons, each time.
+//#each I TM
+//#each J TN
+    var acc_$I_$J = 0.0;
 //#if GATED
-    var acc3: array<f32, TM * TN>;
+    var acc3_$I_$J = 0.0;
 //#endif
-    for (var i = 0u; i < TM * TN; i++) {
-        acc[i] = 0.0;
-//#if GATED
-        acc3[i] = 0.0;
-//#endif
-    }
+//#end
+//#end
     for (var o = 0u; o < params.oct; o += 2u) {
         for (var i = ids.lane; i < BM * 2u; i += WG) {
             let m = i / 2u;
@@ -85,55 +85,23 @@ fn main(ids: Ids) {
         workgroupBarrier();
         for (var k = 0u; k < KV; k += step.one) {
             // Rows and outputs of an invocation lie WIDTH apart: neighbours read neighbours.
-            var xs: array<vec4<f32>, TM>;
-            for (var i = 0u; i < TM; i++) {
-                xs[i] = x_tile[(tm + i * (BM / TM)) * PITCH + k];
-            }
-            for (var j = 0u; j < TN; j++) {
-                let v = w_tile[(tn + j * WIDTH) * PITCH + k];
-                for (var i = 0u; i < TM; i++) {
-                    acc[i * TN + j] += dot(xs[i], v);
-                }
+//#each I TM
+            let x_$I = x_tile[(tm + $Iu * (BM / TM)) * PITCH + k];
+//#end
+//#each J TN
+            let w_$J = w_tile[(tn + $Ju * WIDTH) * PITCH + k];
 //#if GATED
-                let v3 = w3_tile[(tn + j * WIDTH) * PITCH + k];
-                for (var i = 0u; i < TM; i++) {
-                    acc3[i * TN + j] += dot(xs[i], v3);
-                }
+            let w3_$J = w3_tile[(tn + $Ju * WIDTH) * PITCH + k];
 //#endif
-            }
+//#each I TM
+            acc_$I_$J += dot(x_$I, w_$J);
+//#if GATED
+            acc3_$I_$J += dot(x_$I, w3_$J);
+//#endif
+//#end
+//#end
         }
         workgroupBarrier();
     }
-    // A row at a time, chosen by selection: the stores and what goes with them, once for each, would
-    // be most of the kernel.
-    for (var i = 0u; i < TM; i += step.one) {
-        let m = tm + i * (BM / TM);
-        if m >= b.rows {
-            break;
-        }
-        var sums: array<f32, TN>;
-//#if GATED
-        var ups: array<f32, TN>;
-//#endif
-        for (var r = 0u; r < TM; r++) {
-            for (var j = 0u; j < TN; j++) {
-                sums[j] = select(sums[j], acc[r * TN + j], r == i);
-//#if GATED
-                ups[j] = select(ups[j], acc3[r * TN + j], r == i);
-//#endif
-            }
-        }
-        let row = y_row(b.row0 + m);
-        for (var j = 0u; j < TN; j++) {
-            let n = block + tn + j * WIDTH;
-            if n >= b.outputs {
-                break;
-            }
-            var sum = sums[j];
-//#if GATED
-            sum = gated(sum, ups[j], weights[row]);
-//#endif
-            put(row, b.y_at + n, sum);
-        }
-    }
+//#include put_tile
 }

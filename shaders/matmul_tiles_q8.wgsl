@@ -35,6 +35,16 @@ var<workgroup> w3_tile: array<vec2<u32>, BN * PITCH>;
 var<workgroup> w3_scale_tile: array<w3_Scales, BN>;
 //#endif
 
+// What codes with scale `x` and sum `sum` come to with those of a weight.
+fn scaled(w: Scale, dot: i32, x: f32, sum: f32) -> f32 {
+    let scaled = w.scale * x * f32(dot);
+    return select(scaled, scaled + w.shift * sum, w_meant_shifted);
+}
+
+fn dot8(x: vec2<u32>, w: vec2<u32>) -> i32 {
+    return dot4I8Packed(x.x, w.x) + dot4I8Packed(x.y, w.y);
+}
+
 fn part_sum(s: vec3<f32>, part: u32) -> f32 {
     return select(s.y + s.z, select(s.z, s.y, part == 0u), w_halves);
 }
@@ -49,16 +59,16 @@ fn main(ids: Ids) {
     let tm = ids.lane / WIDTH;
     let tn = ids.lane % WIDTH;
 
-    var acc: array<f32, TM * TN>;
+    // Names of their own: where a compiler does not unroll a loop, it chooses elements of an array by
+    // comparisons, each time.
+//#each I TM
+//#each J TN
+    var acc_$I_$J = 0.0;
 //#if GATED
-    var acc3: array<f32, TM * TN>;
+    var acc3_$I_$J = 0.0;
 //#endif
-    for (var i = 0u; i < TM * TN; i++) {
-        acc[i] = 0.0;
-//#if GATED
-        acc3[i] = 0.0;
-//#endif
-    }
+//#end
+//#end
     for (var g = 0u; g * 4u < params.oct; g++) {
         for (var m = ids.lane; m < BM; m += WG) {
             var v: Activations;
@@ -89,78 +99,49 @@ fn main(ids: Ids) {
         workgroupBarrier();
         for (var p = 0u; p < PARTS; p += step.one) {
             // Rows and outputs of an invocation lie WIDTH apart: neighbours read neighbours.
-            var dots: array<i32, TM * TN>;
+//#each I TM
+//#each J TN
+            var dots_$I_$J = 0i;
 //#if GATED
-            var dots3: array<i32, TM * TN>;
+            var dots3_$I_$J = 0i;
 //#endif
-            for (var i = 0u; i < TM * TN; i++) {
-                dots[i] = 0;
-//#if GATED
-                dots3[i] = 0;
-//#endif
-            }
+//#end
+//#end
             for (var o = p * 2u; o < p * 2u + 4u / PARTS; o += step.one) {
-                var xs: array<vec2<u32>, TM>;
-                for (var i = 0u; i < TM; i++) {
-                    xs[i] = x_tile[(tm + i * (BM / TM)) * PITCH + o];
-                }
-                for (var j = 0u; j < TN; j++) {
-                    let v = w_tile[(tn + j * WIDTH) * PITCH + o];
-                    for (var i = 0u; i < TM; i++) {
-                        dots[i * TN + j] +=
-                            dot4I8Packed(xs[i].x, v.x) + dot4I8Packed(xs[i].y, v.y);
-                    }
+//#each I TM
+                let x_$I = x_tile[(tm + $Iu * (BM / TM)) * PITCH + o];
+//#end
+//#each J TN
+                let w_$J = w_tile[(tn + $Ju * WIDTH) * PITCH + o];
 //#if GATED
-                    let v3 = w3_tile[(tn + j * WIDTH) * PITCH + o];
-                    for (var i = 0u; i < TM; i++) {
-                        dots3[i * TN + j] +=
-                            dot4I8Packed(xs[i].x, v3.x) + dot4I8Packed(xs[i].y, v3.y);
-                    }
+                let w3_$J = w3_tile[(tn + $Ju * WIDTH) * PITCH + o];
 //#endif
-                }
-            }
-            var xs: array<vec2<f32>, TM>;
-            for (var i = 0u; i < TM; i++) {
-                let s = x_scale[tm + i * (BM / TM)];
-                xs[i] = vec2(s.x, part_sum(s, p));
-            }
-            for (var j = 0u; j < TN; j++) {
-                let s = w_part(w_scale_tile[tn + j * WIDTH], p);
-                for (var i = 0u; i < TM; i++) {
-                    acc[i * TN + j] += s.scale * xs[i].x * f32(dots[i * TN + j]);
-                    if w_meant_shifted {
-                        acc[i * TN + j] += s.shift * xs[i].y;
-                    }
-                }
+//#each I TM
+                dots_$I_$J += dot8(x_$I, w_$J);
 //#if GATED
-                let s3 = w3_part(w3_scale_tile[tn + j * WIDTH], p);
-                for (var i = 0u; i < TM; i++) {
-                    acc3[i * TN + j] += s3.scale * xs[i].x * f32(dots3[i * TN + j]);
-                    if w_meant_shifted {
-                        acc3[i * TN + j] += s3.shift * xs[i].y;
-                    }
-                }
+                dots3_$I_$J += dot8(x_$I, w3_$J);
 //#endif
+//#end
+//#end
             }
+//#each I TM
+            let s_$I = x_scale[tm + $Iu * (BM / TM)];
+            let sum_$I = part_sum(s_$I, p);
+//#end
+//#each J TN
+            let part_$J = w_part(w_scale_tile[tn + $Ju * WIDTH], p);
+//#if GATED
+            let part3_$J = w3_part(w3_scale_tile[tn + $Ju * WIDTH], p);
+//#endif
+//#each I TM
+            acc_$I_$J += scaled(part_$J, dots_$I_$J, s_$I.x, sum_$I);
+//#if GATED
+            acc3_$I_$J += scaled(part3_$J, dots3_$I_$J, s_$I.x, sum_$I);
+//#endif
+//#end
+//#end
         }
         workgroupBarrier();
     }
-    for (var i = 0u; i < TM; i++) {
-        let m = tm + i * (BM / TM);
-        if m >= b.rows {
-            continue;
-        }
-        let row = y_row(b.row0 + m);
-        for (var j = 0u; j < TN; j++) {
-            let n = block + tn + j * WIDTH;
-            if n >= b.outputs {
-                continue;
-            }
-            var sum = acc[i * TN + j];
-//#if GATED
-            sum = gated(sum, acc3[i * TN + j], weights[row]);
-//#endif
-            put(row, b.y_at + n, sum);
-        }
-    }
+//#include put_tile
 }

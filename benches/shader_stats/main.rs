@@ -12,7 +12,7 @@ use fathom::formats::{Checkpoint, ModelConfig, Weights};
 use fathom::gpu::{Kernel, Limits, Matrices, Tuning};
 use fathom::graph::{Graph, StepSize};
 use fathom::models::deepseek_v4_vision::vision_graph;
-use fathom::models::{Capacity, ModelWeights, text_graph};
+use fathom::models::{Activations, Capacity, ModelWeights, text_graph};
 use radv::{Chip, Stats};
 
 /// A binding of a card of today, and subgroups.
@@ -75,11 +75,15 @@ fn graphs(path: &Path) -> Vec<(&'static str, Graph)> {
     let config = ModelConfig::from_checkpoint(&checkpoint).expect("a model");
     let mut weights = ModelWeights::new(Weights::new(&checkpoint));
     let capacity = Capacity::new(&config, CONTEXT.min(config.max_context()), 512);
-    let mut text = |rows| {
-        let max = StepSize { rows, outs: 1 };
-        text_graph(&config, &mut weights, capacity, max).expect("a model").0
-    };
-    let mut graphs = vec![("decode", text(1)), ("prefill", text(capacity.chunk))];
+    let mut graphs = vec![];
+    for activations in [Activations::F32, Activations::Q8] {
+        weights.multiply_with(activations);
+        for (phase, rows) in [("decode", 1), ("prefill", capacity.chunk)] {
+            let max = StepSize { rows, outs: 1 };
+            let graph = text_graph(&config, &mut weights, capacity, max).expect("a model").0;
+            graphs.push((phase, graph));
+        }
+    }
     if let Some(v) = config.vision() {
         let patches = v.max_tokens * v.downsample * v.downsample;
         let max = StepSize { rows: patches, outs: v.max_tokens };

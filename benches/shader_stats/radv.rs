@@ -163,6 +163,8 @@ fn spirv(module: &Module) -> Vec<u32> {
             buffer: unchecked,
             ..BoundsCheckPolicies::default()
         },
+        // As Fathom has wgpu do.
+        force_loop_bounding: false,
         ..spv::Options::default()
     };
     spv::write_vec(module, &info, &options, None).expect("shaders translate")
