@@ -37,7 +37,7 @@ fn main(ids_in: Ids) {
         // In a loop that compilers do not unroll, since each has many loads.
         for (var i = 0u; i < 4u * LOADED; i += step.one) {
             let row = min(row0 + i % 4u * WG + lane, rows - 1u);
-            xs[i] = x_load(row / params.share * params.x_cols + x_at, g + i / 4u);
+            xs[i] = x_load(row * params.x_cols + x_at, g + i / 4u);
         }
         for (var j = 0u; j < params.outs; j++) {
             let at = (weight_row + min(n0 + j * WG + lane, params.count - 1u)) * params.pitch;

@@ -19,6 +19,7 @@ override LOADED: u32 = 1u;
 //#include matmul
 //#include gated
 //#include x_numbers
+//#include x_row
 //#if TOUCH
 //#include touch W=w
 //#endif
@@ -59,7 +60,7 @@ fn main(ids_in: Ids) {
     let x_at = group * params.x_step + params.x_at;
     let y_at = group * params.y_step + params.y_at + first;
     let n0 = (ids_in.group.x * WG + ids_in.lane) * params.outs;
-    let begin = min(row0 + ids_in.sublane % ROWS, rows - 1u) / params.share * params.x_cols + x_at;
+    let begin = x_row(min(row0 + ids_in.sublane % ROWS, rows - 1u)) * params.x_cols + x_at;
 
     var output0 = 0u;
 //#if TOUCH

@@ -12,6 +12,7 @@ override ROWS: u32 = 1u;
 //#include matmul
 //#include gated
 //#include matmul_f32
+//#include x_row
 const TEAMS: u32 = WG / LANES;
 const BLOCK: u32 = TEAMS * OUTS;
 
@@ -71,6 +72,10 @@ fn main(ids_in: Ids) {
     for (var j = 0u; j < OUTS; j++) {
         at[j] = (weight_row + min(out0 + j, outputs - 1u)) * params.pitch;
     }
+    var x_begin: array<u32, ROWS>;
+    for (var r = 0u; r < ROWS; r++) {
+        x_begin[r] = x_row(min(row0 + r, rows - 1u)) * params.x_cols + x_at;
+    }
     var acc: array<f32, OUTS * ROWS>;
 //#if GATED
     var acc3: array<f32, OUTS * ROWS>;
@@ -102,8 +107,7 @@ fn main(ids_in: Ids) {
         for (var o = g * w_group; o < end; o++) {
             var xs: array<Oct, ROWS>;
             for (var r = 0u; r < ROWS; r++) {
-                let row = min(row0 + r, rows - 1u) / params.share;
-                xs[r] = x_oct(row * params.x_cols + x_at, o * 8u);
+                xs[r] = x_oct(x_begin[r], o * 8u);
 //#if NORM
                 squares[r] += square_sum(xs[r]);
                 xs[r] = normed(xs[r], o * 8u);

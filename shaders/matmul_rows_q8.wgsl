@@ -11,6 +11,7 @@ override ROWS: u32 = 1u;
 //#include matmul
 //#include gated
 //#include matmul_q8
+//#include x_row
 const TEAMS: u32 = WG / LANES;
 const BLOCK: u32 = TEAMS * OUTS;
 
@@ -61,6 +62,10 @@ fn main(ids_in: Ids) {
     for (var j = 0u; j < OUTS; j++) {
         at[j] = (weight_row + min(out0 + j, outputs - 1u)) * params.pitch;
     }
+    var x_begin: array<u32, ROWS>;
+    for (var r = 0u; r < ROWS; r++) {
+        x_begin[r] = x_row(min(row0 + r, rows - 1u)) * params.x_cols + x_at;
+    }
     var acc: array<f32, OUTS * ROWS>;
 //#if GATED
     var acc3: array<f32, OUTS * ROWS>;
@@ -74,8 +79,7 @@ fn main(ids_in: Ids) {
     for (var g = lane; g * 4u < params.oct; g += LANES) {
         var xs: array<Activations, ROWS>;
         for (var r = 0u; r < ROWS; r++) {
-            let row = min(row0 + r, rows - 1u) / params.share;
-            xs[r] = x[row * params.x_cols + x_at + g];
+            xs[r] = x[x_begin[r] + g];
         }
         for (var j = 0u; j < OUTS; j++) {
             let v = w_packed(at[j], g);

@@ -73,7 +73,7 @@ fn main(ids: Ids) {
         for (var m = ids.lane; m < BM; m += WG) {
             var v: Activations;
             if m < b.rows {
-                v = x[x_row(b.row0 + m) * params.x_cols + b.x_at + g];
+                v = x[x_row(y_row(b.row0 + m)) * params.x_cols + b.x_at + g];
             }
             for (var o = 0u; o < 4u; o++) {
                 x_tile[m * PITCH + o] = vec2(v.codes.even[o], v.codes.odd[o]);

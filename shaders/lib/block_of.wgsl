@@ -1,5 +1,6 @@
 // The rows and outputs that a workgroup of a product of many rows makes: of all outputs its own are those
 // from its place in the grid on, of the rows BLOCK at most.
+//#include x_row
 
 //#if EXPERTS
 //#include expert_tile
@@ -42,15 +43,11 @@ fn block_of(workgroup: vec3<u32>) -> Block {
 //#endif
 }
 
-// The row of y that is the `m`th of those that blocks are made of, and that of x which it is made from.
+// The row of y that is the `m`th of those that blocks are made of.
 fn y_row(m: u32) -> u32 {
 //#if EXPERTS
     return sorted[m];
 //#else
     return m;
 //#endif
-}
-
-fn x_row(m: u32) -> u32 {
-    return y_row(m) / params.share;
 }

@@ -23,7 +23,7 @@ struct Params {
     per_row: u32,  // rows of y a token row
     per_out: u32,  // rows of y an output row
     fixed: u32,    // rows of y in any case
-    share: u32,    // rows of y that read the same row of x
+    share: u32,    // with EXPERTS, rows of y that read the same row of x
     limit: f32,    // SwiGLU's clamp
     up: u32,       // vec4s from a row of w to the row of w3 that goes with it
     eps: f32,      // of the norm
