@@ -47,8 +47,9 @@ const { values: options, positionals } = parseArgs({
   },
 });
 const model = positionals[0];
-if (positionals.length !== 1) {
-  console.error("usage: llama.mjs MODEL.gguf [--peers cpu,vulkan] [--rounds N] [--json] ...");
+const flash = { auto: "auto", on: true, off: false }[options.flash];
+if (positionals.length !== 1 || flash === undefined) {
+  console.error("usage: llama.mjs MODEL.gguf [--peers cpu,vulkan] [--rounds N] [--flash off] [--json] ...");
   process.exit(2);
 }
 const [promptTokens, decodeTokens] = [Number(options.prompt), Number(options.decode)];
@@ -68,7 +69,7 @@ async function serve(backend) {
   const size = {
     contextSize: promptTokens + decodeTokens + 8,
     batchSize: promptTokens,
-    flashAttention: { auto: "auto", on: true, off: false }[options.flash],
+    flashAttention: flash,
     ...unchecked,
   };
   const context = await loaded.createContext({ ...size, threads: Number(options.threads) });
