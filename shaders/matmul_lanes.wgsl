@@ -33,7 +33,7 @@ fn main(ids_in: Ids) {
 //#end
     for (var b = 0u; b < min(block.rows, BLOCK); b += ROWS) {
         let mth = min(b + ids_in.sublane % ROWS, block.rows - 1u);
-        let begin = x_row(y_row(block.row0 + mth)) * params.x_cols + block.x_at;
+        let begin = x_begin(block, mth);
 //#each P PARTS
 //#each R PART
 //#each J OUTS

@@ -75,7 +75,7 @@ fn main(ids: Ids) {
                 let at = o + i % OCTS;
                 var v = Oct(vec4(0.0), vec4(0.0));
                 if m < b.rows && at < params.oct {
-                    v = x_oct(x_row(y_row(b.row0 + m)) * params.x_cols + b.x_at, at * 8u);
+                    v = x_oct(x_begin(b, m), at * 8u);
                 }
                 let to = m * PITCH + i % OCTS * 8u;
                 let parts = parts_of(v);

@@ -30,31 +30,14 @@ var<workgroup> w3_tile: array<vec4<f32>, BN * PITCH>;
 
 @compute @workgroup_size(WG)
 fn main(ids: Ids) {
-    let b = block_of(ids.group);
-    if b.outputs == 0u {
-        return;
-    }
-    let block = ids.group.x * BN;
-    let tm = ids.lane / WIDTH;
-    let tn = ids.lane % WIDTH;
-
-    // Names of their own: where a compiler does not unroll a loop, it chooses elements of an array by
-    // comparisons, each time.
-//#each I TM
-//#each J TN
-    var acc_$I_$J = 0.0;
-//#if GATED
-    var acc3_$I_$J = 0.0;
-//#endif
-//#end
-//#end
+//#include tile_begin
     for (var o = 0u; o < params.oct; o += 2u) {
         for (var i = ids.lane; i < BM * 2u; i += WG) {
             let m = i / 2u;
             let at = o + i % 2u;
             var v = Oct(vec4(0.0), vec4(0.0));
             if m < b.rows && at < params.oct {
-                v = x_oct(x_row(y_row(b.row0 + m)) * params.x_cols + b.x_at, at * 8u);
+                v = x_oct(x_begin(b, m), at * 8u);
             }
             let to = m * PITCH + i % 2u * 2u;
             x_tile[to] = v.lo;
@@ -103,5 +86,5 @@ fn main(ids: Ids) {
         }
         workgroupBarrier();
     }
-//#include put_tile
+//#include tile_end
 }

@@ -51,29 +51,12 @@ fn part_sum(s: vec3<f32>, part: u32) -> f32 {
 
 @compute @workgroup_size(WG)
 fn main(ids: Ids) {
-    let b = block_of(ids.group);
-    if b.outputs == 0u {
-        return;
-    }
-    let block = ids.group.x * BN;
-    let tm = ids.lane / WIDTH;
-    let tn = ids.lane % WIDTH;
-
-    // Names of their own: where a compiler does not unroll a loop, it chooses elements of an array by
-    // comparisons, each time.
-//#each I TM
-//#each J TN
-    var acc_$I_$J = 0.0;
-//#if GATED
-    var acc3_$I_$J = 0.0;
-//#endif
-//#end
-//#end
+//#include tile_begin
     for (var g = 0u; g * 4u < params.oct; g++) {
         for (var m = ids.lane; m < BM; m += WG) {
             var v: Activations;
             if m < b.rows {
-                v = x[x_row(y_row(b.row0 + m)) * params.x_cols + b.x_at + g];
+                v = x[x_begin(b, m) + g];
             }
             for (var o = 0u; o < 4u; o++) {
                 x_tile[m * PITCH + o] = vec2(v.codes.even[o], v.codes.odd[o]);
@@ -143,5 +126,5 @@ fn main(ids: Ids) {
         }
         workgroupBarrier();
     }
-//#include put_tile
+//#include tile_end
 }

@@ -29,6 +29,11 @@ fn main() {
         Ok(chip) => chip,
         Err(why) => return eprintln!("shader_stats: {why}"),
     };
+    let with_matrices = Limits { matrices: Some(MATRICES), ..LIMITS };
+    let tiers = [Some(LIMITS), chip.matrices.then_some(with_matrices)];
+    let limits: Vec<_> = Tuning::all()
+        .flat_map(|tuning| tiers.into_iter().flatten().map(move |l| Limits { tuning, ..l }))
+        .collect();
     let mut builtin = vec![concat!(env!("CARGO_MANIFEST_DIR"), "/weights/minnow").to_owned()];
     builtin.extend(paths);
     println!("# Kernels on {}\n", chip.name());
@@ -46,11 +51,6 @@ fn main() {
         );
         println!("|---|---|---|---|--:|--:|--:|--:|--:|--:|");
         let mut kernels: BTreeMap<[String; 3], (Kernel, Vec<&str>)> = BTreeMap::new();
-        let with_matrices = Limits { matrices: Some(MATRICES), ..LIMITS };
-        let tiers = [Some(LIMITS), chip.matrices.then_some(with_matrices)];
-        let limits: Vec<_> = Tuning::all()
-            .flat_map(|tuning| tiers.into_iter().flatten().map(move |l| Limits { tuning, ..l }))
-            .collect();
         for (phase, graph) in graphs(Path::new(&path)) {
             let each = |node| limits.iter().map(move |limits| (node, limits));
             for (node, limits) in graph.nodes().iter().flat_map(each) {

@@ -165,6 +165,7 @@ fn spirv(module: &Module) -> Vec<u32> {
         },
         // As Fathom has wgpu do.
         force_loop_bounding: false,
+        emit_int_div_checks: false,
         ..spv::Options::default()
     };
     spv::write_vec(module, &info, &options, None).expect("shaders translate")

@@ -51,3 +51,8 @@ fn y_row(m: u32) -> u32 {
     return m;
 //#endif
 }
+
+// Where in x the inner elements of a block's `m`th row begin.
+fn x_begin(b: Block, m: u32) -> u32 {
+    return x_row(y_row(b.row0 + m)) * params.x_cols + b.x_at;
+}

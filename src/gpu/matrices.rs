@@ -30,15 +30,14 @@ impl Matrices {
         }
         let f16 = features.contains(wgpu::Features::SHADER_F16);
         let all = adapter.cooperative_matrix_properties().into_iter().filter_map(|p| {
-            let square = p.m_size == p.n_size && p.n_size == p.k_size;
-            let able = square && p.cr_type == F32;
-            let half = p.ab_type == F16;
-            let able = match p.ab_type {
-                F16 => able && f16 && [8, 16].contains(&p.m_size),
-                F32 => able && p.m_size == 8,
-                _ => false,
+            let size = p.m_size;
+            let able = p.n_size == size && p.k_size == size && p.cr_type == F32;
+            let half = match (p.ab_type, size) {
+                (F16, 8 | 16) if f16 => true,
+                (F32, 8) => false,
+                _ => return None,
             };
-            able.then_some(Self { size: p.m_size, half, lanes })
+            able.then_some(Self { size, half, lanes })
         });
         let mut found: Vec<_> = all.collect();
         found.sort_by_key(|m| (m.half, m.size));

@@ -404,7 +404,7 @@ pub(super) const NORMED_OUTPUTS: usize = 8192;
 /// Rows of x a workgroup of `matmul_rows` serves at most.
 pub(super) const ROWS_MAX: usize = 4;
 /// Outputs a tile of experts spans: with 16 rows, again 64 invocations of 4 x 4.
-const EXPERT_TILE_OUTPUTS: usize = 64;
+pub(super) const EXPERT_TILE_OUTPUTS: usize = 64;
 
 /// What of a grouped weight lies in one part of it.
 pub(super) struct Held {

@@ -50,10 +50,7 @@ impl Tiles {
         [64 / number, 32 / number].into_iter().find(fits)
     }
 
-    /// `kernel`, for such blocks, of `weights` weights at once.
-    ///
-    /// # Panics
-    /// If workgroup memory is too small for that.
+    /// `kernel`, for such blocks, or those of experts, of `weights` weights at once.
     pub fn set(self, kernel: Kernel, block: MatrixBlock, weights: usize) -> Kernel {
         let Matrices { size, lanes, .. } = self.0;
         let size = size as usize;
@@ -61,7 +58,8 @@ impl Tiles {
         // A subgroup's part is as square as it can be.
         let down = if rows < 32 { 1 } else { 2 };
         let across = WAVES / down;
-        let depth = self.depth(block, weights).expect("no kernel asks for more than there is");
+        // What `block` gives and what experts have fits in: see the test below.
+        let depth = self.depth(block, weights).expect("a block fits in workgroup memory");
         let consts = [
             ("BM", rows),
             ("BN", outputs),
@@ -71,5 +69,29 @@ impl Tiles {
             ("LANES", lanes as usize),
         ];
         self.0.flags().fold(kernel.constants(consts), Kernel::flag)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::EXPERT_TILE;
+    use crate::ops::matmul::EXPERT_TILE_OUTPUTS;
+
+    #[test]
+    fn workgroup_memory_has_room_for_all_blocks() {
+        let experts = MatrixBlock { rows: EXPERT_TILE, outputs: EXPERT_TILE_OUTPUTS };
+        for (size, half) in [(8, false), (8, true), (16, true)] {
+            let tiles = Tiles(Matrices { size, half, lanes: 32 });
+            for weights in [1, 2] {
+                assert!(tiles.depth(experts, weights).is_some(), "{size} {half} {weights}");
+            }
+            for work in [Work::Small, Work::Narrow, Work::Wide] {
+                for tuning in Tuning::all() {
+                    let block = tiles.block(work, &tuning);
+                    assert!(tiles.depth(block, 1).is_some(), "{size} {half} {block}");
+                }
+            }
+        }
     }
 }

@@ -295,12 +295,16 @@ fn choices(graph: &Graph, node: &Node, half: bool) -> Vec<(Choice, Option<Produc
         (false, true) => vec![],
         (false, false) => {
             let work = Work::of(rows, outputs, product.inner);
-            let many =
-                |work| [Choice::MatmulTiles(numbers, work), Choice::MatmulMatrices { half, work }];
-            let mut choices = many(work).to_vec();
-            if work != Work::Small {
-                // Of which steps of few rows are small.
-                choices.extend(many(Work::Small));
+            let mut choices = vec![];
+            // Of what is much, steps of few rows are small.
+            let small = (work != Work::Small).then_some(Work::Small);
+            for work in [Some(work), small].into_iter().flatten() {
+                choices.push(Choice::MatmulTiles(numbers, work));
+                if !product.eight_bits {
+                    choices.push(Choice::MatmulMatrices { half, work });
+                }
+            }
+            if small.is_some() {
                 choices.push(Choice::MatmulLanes(numbers));
             }
             choices
@@ -454,10 +458,6 @@ impl Case {
     /// The candidates whose kernels differ on such a device, and the device with each; only the default
     /// where the choice is another device's.
     fn contenders(&self, gpu: &Gpu) -> Vec<(usize, Gpu)> {
-        let mut gpu = gpu.clone();
-        if let Choice::MatmulMatrices { half: true, .. } = self.choice {
-            gpu.multiply_matrices(true);
-        }
         let mut contenders = vec![];
         let mut told = vec![];
         for candidate in 0..self.choice.candidates().len() {
@@ -490,7 +490,13 @@ pub fn tune(
     budget: Duration,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Vec<Measured>> {
-    let cases = cases.into_iter().map(|case| (case.contenders(gpu), case));
+    let mut in_f16 = gpu.clone();
+    in_f16.multiply_matrices(true);
+    let device = |case: &Case| match case.choice {
+        Choice::MatmulMatrices { half: true, .. } => &in_f16,
+        _ => gpu,
+    };
+    let cases = cases.into_iter().map(|case| (case.contenders(device(&case)), case));
     let cases: Vec<_> = cases.filter(|(contenders, _)| contenders.len() > 1).collect();
     let all = cases.len();
     let share = budget / all.max(1) as u32;

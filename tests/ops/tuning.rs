@@ -12,7 +12,7 @@ use fathom::runtime::tune::{tune, usual_cases};
 use crate::attention::rows;
 use crate::common::{Case, Random, gpu, with_matrices};
 
-/// Checks `case` with all kernels that come of them, this device's own and those of the core tier.
+/// Checks `case` with all kernels that tunings make of it, this device's own and those of the core tier.
 fn check(case: Case, gpu: &Gpu, tolerance: f64) {
     let core = Limits { max_binding_bytes: gpu.limits.max_binding_bytes, ..Limits::CORE };
     let mut seen = HashSet::new();

@@ -1,4 +1,4 @@
-    // The end of matmul_tiles and its twin: results from sums acc_I_J, and acc3_I_J, of an invocation.
+    // The end of matmul_tiles and its twin, after lib/tile_begin.wgsl: results from an invocation's sums.
     // A row at a time, chosen by selection: the stores and what goes with them, once for each, would
     // be most of the kernel.
     for (var i = 0u; i < TM; i += step.one) {
