@@ -1,9 +1,12 @@
-// Stable counting sort of (token, choice) slots by expert, and its tiles. One workgroup in all.
-// See src/ops/expert_tiles.rs.
+// Stable counting sort of (token, choice) slots by expert, and tiles of two sizes; with how many there are
+// the grids of the products that follow are written, so that no workgroup of theirs is without work. One
+// workgroup in all. See src/ops/expert_tiles.rs.
 //
 // ids     [T * k] u32, an expert a slot
 // sorted  [T * k] u32, slots
-// tiles   [1 + T * k] vec4 u32: (count, 0, 0, 0), then (expert, first, slots, 0), then zeros
+// tiles   [1 + T * k] vec4 u32: (large ones, small ones, 0, 0), then (expert, first, slots, 0) of the large
+//         ones, of the small ones, then zeros
+// grids   the grids of kernels whose rows are tiles
 
 // There is only one workgroup, so it is as wide as may be.
 override WG: u32 = 256u;
@@ -15,17 +18,40 @@ const PER_LANE = (EXPERTS + WG - 1u) / WG;
 
 struct Params {
     k: u32,
-    tile: u32,
+    small: u32,  // slots of a tile at most
+    large: u32,
 }
+
+// The grid of one kernel, laid out by exec in src/gpu/exec.rs.
+struct Grid {
+    x: u32,
+    y: u32,      // as many as there are tiles
+    z: u32,
+    which: u32,  // of the tiles: TileSet in src/ops/expert_tiles.rs
+}
+const LARGE = 1u;
+const SMALL = 2u;
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read> ids: array<u32>;
 @group(0) @binding(3) var<storage, read_write> sorted: array<u32>;
 @group(0) @binding(4) var<storage, read_write> tiles: array<vec4<u32>>;
+@group(0) @binding(5) var<storage, read_write> grids: array<Grid>;
 
 // Slots of each expert; later, where its next slot goes. Sums of integers, so that the order in
 // which lanes add makes no difference.
 var<workgroup> place: array<atomic<u32>, EXPERTS>;
 var<workgroup> block: array<u32, WG>;
+
+// Large tiles of an expert's slots: as long as more than half of one is left.
+fn large_tiles(slots: u32) -> u32 {
+    return (slots + params.large - 1u - params.large / 2u) / params.large;
+}
+
+// What is left, in small ones.
+fn small_tiles(slots: u32) -> u32 {
+    let left = slots - min(slots, large_tiles(slots) * params.large);
+    return (left + params.small - 1u) / params.small;
+}
 
 @compute @workgroup_size(WG)
 fn main(inv: Ids) {
@@ -40,35 +66,50 @@ fn main(inv: Ids) {
     workgroupBarrier();
 
     var my_slots = 0u;
-    var my_tiles = 0u;
+    var my_large = 0u;
+    var my_small = 0u;
     for (var i = 0u; i < PER_LANE; i++) {
         let e = inv.lane * PER_LANE + i;
         if e < EXPERTS {
             let n = atomicLoad(&place[e]);
             my_slots += n;
-            my_tiles += (n + params.tile - 1u) / params.tile;
+            my_large += large_tiles(n);
+            my_small += small_tiles(n);
         }
     }
     var first = scan_before(inv, my_slots);
-    var tile = scan_before(inv, my_tiles);
-    let tile_count = scan_total();
+    var large = scan_before(inv, my_large);
+    let large_count = scan_total();
+    var small = large_count + scan_before(inv, my_small);
+    let small_count = scan_total();
     for (var i = 0u; i < PER_LANE; i++) {
         let e = inv.lane * PER_LANE + i;
         if e < EXPERTS {
             let n = atomicLoad(&place[e]);
-            for (var done = 0u; done < n; done += params.tile) {
-                tile++;
-                tiles[tile] = vec4<u32>(e, first + done, min(params.tile, n - done), 0u);
+            var done = 0u;
+            for (var left = large_tiles(n); left > 0u; left--) {
+                large++;
+                tiles[large] = vec4<u32>(e, first + done, min(params.large, n - done), 0u);
+                done += params.large;
+            }
+            for (; done < n; done += params.small) {
+                small++;
+                tiles[small] = vec4<u32>(e, first + done, min(params.small, n - done), 0u);
             }
             atomicStore(&place[e], first);
             first += n;
         }
     }
-    for (var i = tile_count + 1u + inv.lane; i <= slots; i += WG) {
+    for (var i = large_count + small_count + 1u + inv.lane; i <= slots; i += WG) {
         tiles[i] = vec4<u32>();
     }
     if inv.lane == 0u {
-        tiles[0] = vec4<u32>(tile_count, 0u, 0u, 0u);
+        tiles[0] = vec4<u32>(large_count, small_count, 0u, 0u);
+    }
+    for (var i = inv.lane; i < arrayLength(&grids); i += WG) {
+        let which = grids[i].which;
+        grids[i].y = select(0u, large_count, (which & LARGE) != 0u) +
+            select(0u, small_count, (which & SMALL) != 0u);
     }
 
     // Block by block: a slot goes behind those of its expert in earlier blocks and, within its own

@@ -9,7 +9,7 @@ use fathom::graph::Elem::{self, BF16, Block, F16, F32, U32};
 use fathom::graph::reference::Data;
 use fathom::graph::{Cost, Extent, Graph, Tensor, TensorId, fuse};
 use fathom::ops::{
-    self, Attention, CausalAttention, Chosen, CodeOrder, Compress, Compressed, EXPERT_TILE, Extra,
+    self, Attention, CausalAttention, Chosen, CodeOrder, Compress, Compressed, EXPERT_TILES, Extra,
     FEW_ROWS, IndexScores, MhcPost, Slice, Slices,
 };
 use fathom::runtime::{Out, Row, Sampling};
@@ -146,7 +146,7 @@ impl Build {
         let w1 = g.bank("w1", elem, experts * outputs, inputs, outputs);
         let w3 = g.bank("w3", elem, experts * outputs, inputs, outputs);
         let tiles =
-            (g.max.rows > FEW_ROWS).then(|| ops::expert_tiles(g, ids, experts, EXPERT_TILE));
+            (g.max.rows > FEW_ROWS).then(|| ops::expert_tiles(g, ids, experts, EXPERT_TILES));
         ops::expert_gate_up(g, x, w1, w3, Chosen { ids, weights, pages, tiles }, 10.0);
     }
 

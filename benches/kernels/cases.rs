@@ -4,8 +4,8 @@ use fathom::formats::BlockFormat::{FP8, MXFP4, Q4_0, Q4_1, Q4K, Q6K, Q8_0};
 use fathom::graph::Elem::{BF16, Block, F16, F32};
 use fathom::graph::{Extent, StepSize};
 use fathom::ops::{
-    self, ActRound, CopyColumns, EXPERT_TILE, EmbedVision, GroupRank, Groups, HeadRope, LatentKeep,
-    MhcHead, MhcPre, Narrow, Pairs, RopeKeep, Route, Score,
+    self, ActRound, CopyColumns, EXPERT_TILES, EmbedVision, GroupRank, Groups, HeadRope,
+    LatentKeep, MhcHead, MhcPre, Narrow, Pairs, RopeKeep, Route, Score,
 };
 use fathom::runtime::Sampling;
 
@@ -223,7 +223,7 @@ pub const CASES: &[Case] = &[
     }),
     case("expert_tiles/6 of 256 experts, 256 rows", 256, |b| {
         let ids = b.ids(6, 256);
-        ops::expert_tiles(&mut b.graph, ids, 256, EXPERT_TILE);
+        ops::expert_tiles(&mut b.graph, ids, 256, EXPERT_TILES);
     }),
     case("swiglu/2048 wide, 256 rows", 256, |b| {
         let (gate, up) = (b.x("gate", 2048), b.x("up", 2048));

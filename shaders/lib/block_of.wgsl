@@ -27,10 +27,7 @@ fn block_of(workgroup: vec3<u32>) -> Block {
     let x_at = group * params.x_step + params.x_at;
     let y_at = group * params.y_step + params.y_at;
 //#if EXPERTS
-    if workgroup.y >= tiles[0].expert {
-        return Block();
-    }
-    let tile = tiles[workgroup.y + 1u];
+    let tile = tiles[workgroup.y + 1u + SMALL_TILES * tiles[0].expert];
     let page = pages[tile.expert];
     if page < params.first || page >= params.first + params.count {
         return Block();

@@ -138,6 +138,9 @@ fn instance() -> wgpu::Instance {
     let mut desc = wgpu::InstanceDescriptor::new_without_display_handle();
     // OpenGL beside Vulkan has deadlocked on some Windows drivers, and lacks what we need.
     desc.backends = wgpu::Backends::PRIMARY;
+    // Grids that the device counts would be checked by a dispatch of their own, each. They are of our own
+    // kernels and have no more than a workgroup for each slot.
+    desc.flags.remove(wgpu::InstanceFlags::VALIDATION_INDIRECT_CALL);
     wgpu::Instance::new(desc)
 }
 
@@ -160,9 +163,9 @@ fn ranked() -> Vec<wgpu::Adapter> {
 }
 
 fn meets_core(adapter: &wgpu::Adapter) -> bool {
-    let compute =
-        adapter.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS);
-    compute && wgpu::Limits::default().check_limits(&adapter.limits())
+    let needed = wgpu::DownlevelFlags::COMPUTE_SHADERS | wgpu::DownlevelFlags::INDIRECT_EXECUTION;
+    let able = adapter.get_downlevel_capabilities().flags.contains(needed);
+    able && wgpu::Limits::default().check_limits(&adapter.limits())
 }
 
 /// Every adapter that meets WebGPU's core limits, in the order of preference.

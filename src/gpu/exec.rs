@@ -10,11 +10,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::chain::{Bound, Chain, Dispatch, apart, dispatches};
-use super::kernel::Grid;
+use super::kernel::{GRID_WORDS, Grid};
 use super::pipeline::{Pipeline, PipelineKey, Pipelines};
 use super::shader::CALL_PARAMS_BIT;
 use super::store::{Homes, Place, Room, storage};
-use super::{Gpu, GpuStore};
+use super::{Gpu, GpuStore, Kernel};
 use crate::Result;
 use crate::graph::reference::Data;
 use crate::graph::{Elem, Graph, Home, StepSize, TensorId};
@@ -128,6 +128,8 @@ pub(super) struct Call {
     pub(super) pipeline: wgpu::ComputePipeline,
     pub(super) group: wgpu::BindGroup,
     grids: Vec<Grid>,
+    /// Where its grid is, if the device has counted it.
+    told: Option<(wgpu::Buffer, u64)>,
     /// If it is a chain, which finds its grids itself.
     chain: Option<ChainTable>,
 }
@@ -200,7 +202,7 @@ impl GpuGraph {
             usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
             mapped_at_creation: false,
         });
-        let calls = bind(gpu, &mut store.pipelines, dispatches, &step, &buffers);
+        let calls = bind(gpu, &mut store.pipelines, dispatches, &step, &buffers, graph.max);
         gpu.check()?;
         let apart = OnceLock::new();
         Ok(Self { gpu: gpu.clone(), graph, calls, apart, step, buffers, next: None })
@@ -316,7 +318,8 @@ impl GpuGraph {
             true => self.apart.get_or_init(|| {
                 let (gpu, one_scratch) = (&self.gpu, self.buffers.one_scratch);
                 let each = apart(gpu, &self.graph, one_scratch);
-                bind(gpu, &mut Pipelines::default(), each, &self.step, &self.buffers)
+                let (step, max) = (&self.step, self.graph.max);
+                bind(gpu, &mut Pipelines::default(), each, step, &self.buffers, max)
             }),
         };
         dispatch(pass, step, calls.each.iter().filter(|c| nodes.contains(&c.node)));
@@ -476,7 +479,60 @@ fn dispatch<'a>(
         }
         pass.set_pipeline(&call.pipeline);
         pass.set_bind_group(0, &call.group, &[]);
-        pass.dispatch_workgroups(x, y, z);
+        match &call.told {
+            Some((grids, at)) => pass.dispatch_workgroups_indirect(grids, *at),
+            None => pass.dispatch_workgroups(x, y, z),
+        }
+    }
+}
+
+/// The grids that kernels tell each other.
+struct ToldGrids {
+    buffer: wgpu::Buffer,
+    /// For each dispatch where its own begins, if another tells it.
+    told: Vec<Option<u64>>,
+    /// For each dispatch what it tells: where that begins and its size.
+    tells: Vec<Option<(u64, u64)>>,
+}
+
+impl ToldGrids {
+    fn new(gpu: &Gpu, dispatches: &[Dispatch], max: StepSize) -> Self {
+        let mut words: Vec<u32> = vec![];
+        let mut told = vec![None; dispatches.len()];
+        let mut tells = vec![None; dispatches.len()];
+        for (teller, tells) in dispatches.iter().zip(&mut tells) {
+            let [Kernel { tells: Some(counts), .. }] = &teller.kernels[..] else { continue };
+            let begin = size_of_val(&*words);
+            for (listener, told) in dispatches.iter().zip(&mut told) {
+                let [kernel] = &listener.kernels[..] else { continue };
+                if let Some(by) = kernel.told.filter(|told| told.by == *counts) {
+                    let [x, _, z] = (kernel.grid)(max);
+                    *told = Some(size_of_val(&*words) as u64);
+                    words.extend([x, 0, z, by.which]);
+                }
+            }
+            if size_of_val(&*words) == begin {
+                // Bindings can't be empty.
+                words.extend([0; GRID_WORDS]);
+            }
+            *tells = Some((begin as u64, (size_of_val(&*words) - begin) as u64));
+            words.resize(words.len().next_multiple_of(UNIFORM_ALIGN / size_of::<u32>()), 0);
+        }
+        let heard = dispatches.iter().zip(&told).all(|(d, told)| {
+            told.is_some() || d.kernels.iter().all(|kernel| kernel.told.is_none())
+        });
+        assert!(heard, "a kernel tells what others are told");
+        let usage = wgpu::BufferUsages::INDIRECT
+            | wgpu::BufferUsages::STORAGE
+            | wgpu::BufferUsages::COPY_DST;
+        let buffer = gpu.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("grids"),
+            size: size_of_val(&*words).max(UNIFORM_ALIGN) as u64,
+            usage,
+            mapped_at_creation: false,
+        });
+        gpu.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(&words));
+        Self { buffer, told, tells }
     }
 }
 
@@ -487,7 +543,9 @@ fn bind(
     dispatches: Vec<Dispatch>,
     step: &wgpu::Buffer,
     buffers: &Buffers,
+    max: StepSize,
 ) -> Calls {
+    let grids = ToldGrids::new(gpu, &dispatches, max);
     let keys: Vec<_> = dispatches.iter().map(|d| d.key.clone()).collect();
     let made = pipelines.of(gpu, &keys);
 
@@ -536,8 +594,8 @@ fn bind(
         offset: offset as u64,
         size: size as u64,
     };
-    let calls = dispatches.into_iter().zip(made).zip(blocks);
-    let calls = calls.map(|((dispatch, Pipeline { layout, pipeline }), (params, table))| {
+    let calls = dispatches.into_iter().zip(made).zip(blocks).enumerate();
+    let calls = calls.map(|(i, ((dispatch, Pipeline { layout, pipeline }), (params, table)))| {
         let Dispatch { node, kernels, key, chain } = dispatch;
         let params = params.into_iter().map(|(offset, size)| range(&uniforms, offset, size));
         let step = Slice::whole(step.clone());
@@ -555,6 +613,12 @@ fn bind(
                 bound.extend(params.chain([step]));
                 let tensors = kernels.iter().flat_map(|k| &k.bindings);
                 bound.extend(tensors.map(|b| buffers.tensors[&b.used.tensor][b.part].clone()));
+                let tells = grids.tells[i];
+                bound.extend(tells.map(|(offset, size)| Slice {
+                    buffer: grids.buffer.clone(),
+                    offset,
+                    size,
+                }));
             }
         }
         let entries: Vec<_> = bound
@@ -570,8 +634,9 @@ fn bind(
             layout: &layout,
             entries: &entries,
         });
+        let told = grids.told[i].map(|at| (grids.buffer.clone(), at));
         let grids = kernels.into_iter().map(|k| k.grid).collect();
-        Call { node, key, pipeline, group, grids, chain: table.map(|(_, table)| table) }
+        Call { node, key, pipeline, group, grids, told, chain: table.map(|(_, table)| table) }
     });
     let each = calls.collect();
     Calls { each, chains }

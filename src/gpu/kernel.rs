@@ -90,6 +90,15 @@ impl From<Use> for Binding {
     }
 }
 
+/// What tells a kernel how many rows of workgroups it has, where this is known on the device alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// What is counted: a tensor that a kernel before it has written, which [tells](Kernel::tells) of it.
+    pub by: TensorId,
+    /// Which of the counts, as that kernel understands it.
+    pub which: u32,
+}
+
 /// The number of workgroups as a function of the step's size.
 pub type Grid = Box<dyn Fn(StepSize) -> [u32; 3] + Send + Sync>;
 
@@ -110,7 +119,16 @@ pub struct Kernel {
     /// Whether workgroups are one subgroup of a software adapter and have no barriers. Several such
     /// kernels may share a dispatch.
     pub alone: bool,
+    /// If the second dimension of its grid is what the device has counted, of which `grid` says nothing; the
+    /// others are the same in all steps.
+    pub told: Option<Told>,
+    /// A tensor whose counts it tells to other kernels: after all others it has a binding for the
+    /// four words of each of them: the grid, whose second dimension it writes, and [`Told::which`].
+    pub tells: Option<TensorId>,
 }
+
+/// Words of what a kernel writes that tells another how many workgroups it has.
+pub(super) const GRID_WORDS: usize = 4;
 
 impl Kernel {
     /// A dispatch of `shader` with the given `Params` block, and no flags or constants.
@@ -128,7 +146,23 @@ impl Kernel {
             bindings: bindings.into_iter().map(Binding::from).collect(),
             grid: Box::new(grid),
             alone: false,
+            told: None,
+            tells: None,
         }
+    }
+
+    /// Says that it tells others what it has counted in this tensor.
+    #[must_use]
+    pub fn tells(mut self, of: TensorId) -> Self {
+        self.tells = Some(of);
+        self
+    }
+
+    /// Says that another tells it how many rows of workgroups it has.
+    #[must_use]
+    pub fn told(mut self, by: TensorId, which: u32) -> Self {
+        self.told = Some(Told { by, which });
+        self
     }
 
     /// Says whether its workgroups are one subgroup of a software adapter and have no barriers.

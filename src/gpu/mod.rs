@@ -17,7 +17,7 @@ mod warm;
 
 pub use device::{AdapterReport, Gpu, Tier, adapters};
 pub use exec::GpuGraph;
-pub use kernel::{Binding, Kernel, Limits, grid};
+pub use kernel::{Binding, Kernel, Limits, Told, grid};
 pub use matrices::Matrices;
 pub use store::{GpuStore, WeightSource};
 pub use tuning::{Choice, Tuning};

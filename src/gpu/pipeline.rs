@@ -49,7 +49,13 @@ impl KernelKey {
             shader: kernel.shader,
             flags: kernel.flags.clone(),
             consts: kernel.consts.clone(),
-            read_only: kernel.bindings.iter().map(read_only).collect(),
+            // What it tells others it writes.
+            read_only: kernel
+                .bindings
+                .iter()
+                .map(read_only)
+                .chain(kernel.tells.map(|_| false))
+                .collect(),
         }
     }
 

@@ -5,7 +5,7 @@ use super::{Capacity, ModelWeights, RopeTable, TextTensors, frequencies};
 use crate::formats::Rope;
 use crate::graph::{Elem, Extent, Graph, StepSize, TensorId, fuse};
 use crate::ops::{
-    self, ActRound, Chosen, Columns, EIGHT_BIT_GROUP, EXPERT_TILE, Extra, FEW_ROWS, HeadRope,
+    self, ActRound, Chosen, Columns, EIGHT_BIT_GROUP, EXPERT_TILES, Extra, FEW_ROWS, HeadRope,
     MOST_CHOICES, MOST_EXPERTS, Slice, Slices,
 };
 use crate::{Error, Result};
@@ -282,7 +282,7 @@ impl<'a, 'w, C> Builder<'a, 'w, C> {
         // Every expert is resident: the page table is the identity.
         let pages = self.w.known(&mut self.g, "expert_pages", (0..e.count as u32).collect());
         let tiles = (self.g.max.rows > FEW_ROWS)
-            .then(|| ops::expert_tiles(&mut self.g, e.ids, e.count, EXPERT_TILE));
+            .then(|| ops::expert_tiles(&mut self.g, e.ids, e.count, EXPERT_TILES));
         let chosen = Chosen { ids: e.ids, weights: e.weights, pages, tiles };
 
         let [gate, up, down] = e.matrices;

@@ -21,6 +21,7 @@ use std::ops::{Range, RangeInclusive};
 use bytemuck::{Pod, Zeroable};
 use rayon::prelude::*;
 
+use super::expert_tiles::{TileSet, TileSizes};
 use super::matmul_gated::MatmulGated;
 use super::matmul_lanes::{Few, Lanes, Ring};
 use super::matmul_matrices::Tiles as MatrixTiles;
@@ -35,9 +36,9 @@ use crate::graph::{Cost, Elem, Extent, Graph, Norm, Op, Part, StepSize, Tensor, 
 /// Up to this many rows the row-wise kernel is used.
 pub const FEW_ROWS: usize = 8;
 
-/// Slots an expert tile holds at most. Small, since a chunk of 512 tokens spread over 256 experts
-/// gives each a dozen.
-pub const EXPERT_TILE: usize = 16;
+/// Slots that an expert's tiles hold: a chunk of 512 tokens spread over 256 experts gives each a dozen, over
+/// 64 experts four times as many.
+pub const EXPERT_TILES: TileSizes = TileSizes { small: 16, large: 64 };
 
 /// What a dense product does beside multiplying.
 #[derive(Clone, Copy, Debug, Default)]
@@ -165,7 +166,7 @@ pub struct Chosen {
     pub weights: TensorId,
     /// `[1, experts]` U32: the page of the bank that holds the expert.
     pub pages: TensorId,
-    /// From [`super::expert_tiles`] with [`EXPERT_TILE`]: needed above [`FEW_ROWS`] tokens.
+    /// From [`super::expert_tiles`] with [`EXPERT_TILES`]: needed above [`FEW_ROWS`] tokens.
     pub tiles: Option<(TensorId, TensorId)>,
 }
 
@@ -403,8 +404,24 @@ impl Kind {
 pub(super) const NORMED_OUTPUTS: usize = 8192;
 /// Rows of x a workgroup of `matmul_rows` serves at most.
 pub(super) const ROWS_MAX: usize = 4;
-/// Outputs a tile of experts spans: with 16 rows, again 64 invocations of 4 x 4.
-pub(super) const EXPERT_TILE_OUTPUTS: usize = 64;
+/// What a workgroup makes of the tiles of experts, of one weight or of two: of the large ones as many sums an
+/// invocation in either case.
+fn expert_tile(set: TileSet, banks: usize) -> Tile {
+    let (rows, each) = match (set, banks) {
+        (TileSet::Small, _) => (EXPERT_TILES.small, [4, 4]),
+        (_, 1) => (EXPERT_TILES.large, [8, 8]),
+        _ => (EXPERT_TILES.large, [8, 4]),
+    };
+    Tile { block: [rows, 64], each }
+}
+
+/// The same where subgroups multiply matrices.
+pub(super) fn expert_matrix_block(set: TileSet, banks: usize) -> MatrixBlock {
+    match set {
+        TileSet::Small => MatrixBlock { rows: EXPERT_TILES.small, outputs: 64 },
+        _ => MatrixBlock { rows: EXPERT_TILES.large, outputs: 64 / banks },
+    }
+}
 
 /// What of a grouped weight lies in one part of it.
 pub(super) struct Held {
@@ -661,10 +678,18 @@ impl Op for Expert {
         let (x, w, y) = (graph.tensor(self.x), graph.tensor(self.w), graph.tensor(self.y));
         let n = y.cols;
         let Chosen { ids, weights, pages, tiles } = self.chosen;
-        let experts = graph.tensor(pages).cols;
         let per_row = self.k;
-        let kind = Kind::of(x, w, n, 1 + usize::from(self.gate.is_some()), limits);
-        let kernels = limits.parts(graph, self.w).into_iter().enumerate().map(|(part, range)| {
+        let banks = 1 + usize::from(self.gate.is_some());
+        let kind = Kind::of(x, w, n, banks, limits);
+        // Those of decode have no tiles; software adapters have one kernel for tiles of both sizes.
+        let most = per_row * graph.max.rows;
+        let sets: &[Option<TileSet>] = match (tiles, kind) {
+            (None, _) => &[None],
+            (Some(_), Kind::Lanes(_)) => &[Some(TileSet::All)],
+            (Some(_), Kind::Tiled(_)) if most <= EXPERT_TILES.few() => &[Some(TileSet::Small)],
+            (Some(_), Kind::Tiled(_)) => &[Some(TileSet::Large), Some(TileSet::Small)],
+        };
+        let kernel = |part: usize, range: &Range<usize>, set: Option<TileSet>| {
             let params = Params {
                 n: n as u32,
                 first: (range.start / n) as u32,
@@ -674,31 +699,28 @@ impl Op for Expert {
                 ..Params::new(x, w, y)
             };
             let mut uses = vec![self.x.read(), self.w.read(), self.y.write(), pages.read()];
-            let kernel = if let Some((sorted, tiles)) = tiles {
+            let kernel = if let (Some((sorted, tiles)), Some(set)) = (tiles, set) {
                 uses.extend([sorted.read(), tiles.read()]);
-                let (shader, outputs) = match kind {
-                    Kind::Tiled(kinds) => {
-                        let tiles = kinds.matrices.map_or(kinds.tiles, |_| MatrixTiles::SHADER);
-                        (tiles, EXPERT_TILE_OUTPUTS)
-                    }
-                    Kind::Lanes(lanes) => (lanes.shader(), lanes.block()[0]),
+                let kernel = |shader, outputs: usize| {
+                    let columns = n.div_ceil(outputs) as u32;
+                    Kernel::new(shader, params, uses, move |_| [columns, 1, 1])
                 };
-                let kernel = Kernel::new(shader, params, uses, move |s| {
-                    // No more tiles than slots, nor than full ones and one more an expert.
-                    let slots = per_row * s.rows;
-                    let most = slots.min(experts + slots / EXPERT_TILE);
-                    [n.div_ceil(outputs) as u32, most as u32, 1]
-                });
-                match kind {
-                    Kind::Lanes(lanes) => lanes.set(kernel, EXPERT_TILE),
-                    Kind::Tiled(Tiled { matrices: Some(m), .. }) => {
-                        let block = MatrixBlock { rows: EXPERT_TILE, outputs: EXPERT_TILE_OUTPUTS };
-                        m.set(kernel, block, 1 + usize::from(self.gate.is_some()))
+                let kernel = match kind {
+                    Kind::Lanes(lanes) => {
+                        let kernel = kernel(lanes.shader(), lanes.block()[0]);
+                        lanes.set(kernel, EXPERT_TILES.large)
                     }
-                    Kind::Tiled(_) => kernel
-                        .constant("BM", EXPERT_TILE as u32)
-                        .constant("BN", EXPERT_TILE_OUTPUTS as u32),
-                }
+                    Kind::Tiled(Tiled { matrices: Some(m), .. }) => {
+                        let block = expert_matrix_block(set, banks);
+                        m.set(kernel(MatrixTiles::SHADER, block.outputs), block, banks)
+                    }
+                    Kind::Tiled(kinds) => {
+                        let tile = expert_tile(set, banks);
+                        tiled(kernel(kinds.tiles, tile.block[1]), tile)
+                    }
+                };
+                let after = u32::from(set == TileSet::Small);
+                kernel.constant("SMALL_TILES", after).told(tiles, set as u32)
             } else {
                 uses.push(ids.read());
                 let slots = move |outputs: usize| {
@@ -734,8 +756,12 @@ impl Op for Expert {
                 kernel.bindings.push(kernel.bindings[1]);
             }
             kernel
-        });
-        kernels.collect()
+        };
+        let parts = limits.parts(graph, self.w).into_iter().enumerate();
+        parts
+            .flat_map(|(part, range)| sets.iter().map(move |&s| (part, range.clone(), s)))
+            .map(|(part, range, set)| kernel(part, &range, set))
+            .collect()
     }
 
     fn cost(&self, graph: &Graph, step: StepSize) -> Cost {

@@ -75,16 +75,18 @@ impl Tiles {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::EXPERT_TILE;
-    use crate::ops::matmul::EXPERT_TILE_OUTPUTS;
+    use crate::ops::expert_tiles::TileSet;
+    use crate::ops::matmul::expert_matrix_block;
 
     #[test]
     fn workgroup_memory_has_room_for_all_blocks() {
-        let experts = MatrixBlock { rows: EXPERT_TILE, outputs: EXPERT_TILE_OUTPUTS };
         for (size, half) in [(8, false), (8, true), (16, true)] {
             let tiles = Tiles(Matrices { size, half, lanes: 32 });
-            for weights in [1, 2] {
-                assert!(tiles.depth(experts, weights).is_some(), "{size} {half} {weights}");
+            for (set, weights) in
+                [TileSet::Small, TileSet::Large].into_iter().flat_map(|s| [(s, 1), (s, 2)])
+            {
+                let block = expert_matrix_block(set, weights);
+                assert!(tiles.depth(block, weights).is_some(), "{size} {half} {weights} {block}");
             }
             for work in [Work::Small, Work::Narrow, Work::Wide] {
                 for tuning in Tuning::all() {

@@ -50,7 +50,7 @@ pub use combine::combine;
 pub use compress::{Compress, compress};
 pub use copy_columns::{CopyColumns, copy_columns};
 pub use embed::{EmbedVision, embed};
-pub use expert_tiles::expert_tiles;
+pub use expert_tiles::{TileSizes, expert_tiles};
 pub use gather::gather;
 pub use gelu::gelu;
 pub use head_rope::{HeadRope, Pairs, head_rope};
@@ -58,7 +58,7 @@ pub use index_scores::{IndexScores, index_scores};
 pub use latent_keep::{LatentKeep, latent_keep};
 pub use layer_norm::layer_norm;
 pub use matmul::{
-    Chosen, EXPERT_TILE, Extra, FEW_ROWS, Slice, Slices, expert_down, expert_gate_up, matmul,
+    Chosen, EXPERT_TILES, Extra, FEW_ROWS, Slice, Slices, expert_down, expert_gate_up, matmul,
     matmul_with,
 };
 pub use matmul_transposed::matmul_transposed;

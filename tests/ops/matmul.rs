@@ -4,7 +4,7 @@ use fathom::formats::BlockFormat;
 use fathom::gpu::{Limits, Matrices, Tuning};
 use fathom::graph::reference::Data;
 use fathom::graph::{Elem, Extent, Graph, StepSize, fuse};
-use fathom::ops::{self, Chosen, CodeOrder, EXPERT_TILE, Extra, Slice, Slices};
+use fathom::ops::{self, Chosen, CodeOrder, EXPERT_TILES, Extra, Slice, Slices};
 use half::f16;
 
 use crate::common::{Case, HALF_TOLERANCE, Random, formats, gpu, with_matrices};
@@ -254,9 +254,8 @@ fn experts() {
         let ids = g.input("ids", Elem::U32, Extent::ROWS, k);
         let weights = g.input("weights", Elem::F32, Extent::ROWS, k);
         let pages = g.weight("pages", Elem::U32, 1, experts);
-        let sorted = g.input("sorted", Elem::U32, Extent::rows(k), 1);
-        let tiles = g.input("tiles", Elem::U32, Extent { per_row: k, per_out: 0, fixed: 1 }, 4);
-        let chosen = Chosen { ids, weights, pages, tiles: (rows > 8).then_some((sorted, tiles)) };
+        let tiles = (rows > 8).then(|| ops::expert_tiles(g, ids, experts, EXPERT_TILES));
+        let chosen = Chosen { ids, weights, pages, tiles };
         // Each half has numbers of its own, as what is off in the first would be more so in the second.
         let h = g.input("h", Elem::F32, Extent::rows(k), i);
         let order = CodeOrder::of(elem).filter(|_| eight_bits);
@@ -267,27 +266,12 @@ fn experts() {
 
         // Some experts get nothing, so that empty ones are met.
         let of_slot = random.ints(rows * k, 0..experts.div_ceil(2));
-        let mut by_expert: Vec<u32> = (0..(rows * k) as u32).collect();
-        by_expert.sort_by_key(|&s| of_slot[s as usize]);
-        let mut list = vec![[0; 4]; rows * k + 1];
-        let mut count = 0;
-        for e in 0..experts as u32 {
-            let first = by_expert.partition_point(|&s| of_slot[s as usize] < e);
-            let end = by_expert.partition_point(|&s| of_slot[s as usize] <= e);
-            for at in (first..end).step_by(EXPERT_TILE) {
-                count += 1;
-                list[count] = [e, at as u32, (end - at).min(EXPERT_TILE) as u32, 0];
-            }
-        }
-        list[0][0] = count as u32;
         let page_of: Vec<u32> = (0..experts as u32).rev().collect();
         // So small that the clamp is met, but does not hide the size of the sums before it.
         let size = (d as f32).sqrt().recip();
         case.set(x, Data::F32(random.floats(rows * d).iter().map(|v| v * size).collect()));
         case.set(ids, Data::U32(of_slot));
         case.set(pages, Data::U32(page_of));
-        case.set(sorted, Data::U32(by_expert));
-        case.set(tiles, Data::U32(list.concat()));
         // Few experts a part.
         let most = [w1, w2].map(|w| case.graph.tensor(w).bytes(i.max(d)) as u64).into_iter().max();
         let limits = Limits { max_binding_bytes: 2 * most.unwrap(), ..gpu.limits };

@@ -2,7 +2,7 @@
 
 use fathom::graph::reference::Data;
 use fathom::graph::{Elem, Extent, StepSize, TensorId};
-use fathom::ops;
+use fathom::ops::{self, TileSizes};
 
 use crate::common::{Case, Random, gpu};
 
@@ -204,7 +204,9 @@ fn expert_tiles() {
         let few = random.int(1..experts + 1);
         let used = if seed % 3 == 0 { few } else { experts };
         case.set(ids, Data::U32(random.ints(n * k, experts - used..experts)));
-        ops::expert_tiles(&mut case.graph, ids, experts, random.pick(&[1, 4, 8, 16, 17]));
+        let small = random.pick(&[1, 4, 8, 16, 17]);
+        let large = small * random.pick(&[1, 2, 3, 4]);
+        ops::expert_tiles(&mut case.graph, ids, experts, TileSizes { small, large });
         case.check(&gpu, 0.0);
     }
 }
