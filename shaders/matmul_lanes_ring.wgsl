@@ -2,120 +2,81 @@
 // the other. A lane has PART rows of x, and loads weights of an output of its own; these then go round
 // the lanes, as around a ring, until each lane has multiplied all of them with its rows. So nothing is
 // loaded twice, a weight is decoded once for WG * PART rows, and x is loaded once for all outputs of a
-// workgroup, which are made WG at a time. Grid: (output blocks, row blocks, groups).
+// workgroup, which are made WG at a time. Grid: (output blocks, row blocks,
+// groups).
 // Flags and formula: lib/matmul.wgsl.
 
 // Lanes of a subgroup, which is the workgroup.
 override WG: u32 = 8u;
 // Rows of a lane.
 const PART: u32 = 4u;
+// Rows of a workgroup.
+const BLOCK: u32 = WG * PART;
 // Times WG outputs that a workgroup makes at most: params.outs.
 override OUTS: u32 = 16u;
 // How many times 32 elements are multiplied at once: two with flag TWO, for an even number of them.
 override LOADED: u32 = 1u;
 //#include matmul
+//#include gated
 //#include x_numbers
+//#include block_of
+//#if GATED
+@group(0) @binding(next) var<storage, read> w3: array<Chunk>;  // as w
+//#include weight_numbers W=w3
+//#endif
 
 @compute @workgroup_size(WG)
 fn main(ids_in: Ids) {
-    let group = params.group + ids_in.group.z;
-    let weight_row = ids_in.group.z * params.w_step + params.w_at;
-    let x_at = group * params.x_step + params.x_at;
-    let y_at = group * params.y_step + params.y_at + params.first;
-    let row0 = ids_in.group.y * WG * PART;
-    let rows = y_rows();
+    let block = block_of(ids_in.group);
     let lane = ids_in.sublane;
     let n0 = ids_in.group.x * WG * params.outs;
-    // Beyond the last, outputs and rows are made again, and dropped.
-//#each R 4
-    let row_$R = row0 + $Ru * WG + lane;
-//#end
-    var sums: array<vec4<f32>, OUTS * WG>;
+    var sums_w: array<vec4<f32>, OUTS * WG>;
+//#if GATED
+    var sums_w3: array<vec4<f32>, OUTS * WG>;
+//#endif
     var xs: array<Xs, 4u * LOADED>;
-    let last = (params.oct - 1u) / 4u;
-    for (var g = 0u; g <= last; g += LOADED) {
-        // In a loop that compilers do not unroll, since each has many loads.
+    var groups = (params.oct + 3u) / 4u;
+//#if EXPERTS
+    // There may be nothing to make.
+    groups *= u32(block.outputs > 0u);
+//#endif
+    for (var g = 0u; g < groups; g += LOADED) {
+        // In a loop that compilers do not unroll, since each has many loads. Beyond the last, rows and
+        // outputs are made again, and dropped.
         for (var i = 0u; i < 4u * LOADED; i += step.one) {
-            let row = min(row0 + i % 4u * WG + lane, rows - 1u);
-            xs[i] = x_load(row * params.x_cols + x_at, g + i / 4u);
+            let m = min(i % 4u * WG + lane, block.rows - 1u);
+            xs[i] = x_load(x_begin(block, m), g + i / 4u);
         }
         for (var j = 0u; j < params.outs; j++) {
-            let at = (weight_row + min(n0 + j * WG + lane, params.count - 1u)) * params.pitch;
-//#if TWO
-            let both = w_load_two(at, g);
-            let w_0 = both.first;
-            let w_1 = both.last;
-//#else
-            let w_0 = w_load(at, g);
+            let at = (block.weight_row + min(n0 + j * WG + lane, block.outputs - 1u)) * params.pitch;
+//#include ring W=w
+//#if GATED
+//#include ring W=w3
 //#endif
-//#each L LOADED
-            let v_$L = w_numbers(w_$L.raw);
-//#end
-            // Step by step: a compiler that unrolled this would take long.
-            for (var o = 0u; o < WG; o += step.one) {
-                let whose = (lane + o) % WG;
-                var acc = vec4<f32>();
-//#each L LOADED
-                let shown_$L = shown(w_$L, whose);
-                var sum_$L = vec4<f32>();
-                var more_$L = vec4<f32>();
-//#each Q 8
-                let v_$L_$Q_0 = subgroupShuffle(v_$L.v[$Q].x, whose);
-                let v_$L_$Q_1 = subgroupShuffle(v_$L.v[$Q].y, whose);
-                let v_$L_$Q_2 = subgroupShuffle(v_$L.v[$Q].z, whose);
-                let v_$L_$Q_3 = subgroupShuffle(v_$L.v[$Q].w, whose);
-//#each R 4
-                sum_$L[$R] += v_$L_$Q_0 * xs[4u * $Lu + $Ru].v.v[$Q].x;
-                more_$L[$R] += v_$L_$Q_1 * xs[4u * $Lu + $Ru].v.v[$Q].y;
-//#end
-//#each R 4
-                sum_$L[$R] += v_$L_$Q_2 * xs[4u * $Lu + $Ru].v.v[$Q].z;
-                more_$L[$R] += v_$L_$Q_3 * xs[4u * $Lu + $Ru].v.v[$Q].w;
-//#end
-                // The first half ends.
-                if $Q == 3 && w_halves {
-                    acc += shown_$L.first.scale * (sum_$L + more_$L);
-                    sum_$L = vec4<f32>();
-                    more_$L = vec4<f32>();
-                }
-//#end
-                acc += shown_$L.last.scale * (sum_$L + more_$L);
-//#each R 4
-                acc[$R] += w_shifts(shown_$L, xs[4u * $Lu + $Ru].sums);
-//#end
-//#end
-                // Where to depends on all four, or compilers make them one after the other, each when it is
-                // stored, of what they keep in memory meanwhile.
-                let least = min(min(acc.x, acc.y), min(acc.z, acc.w));
-                let sum = sums[j * WG + o];
-                sums[(j * WG + o) * select(step.one, 1u, least > 0.0)] = sum + acc;
-            }
         }
     }
+//#each R 4
+    let m_$R = $Ru * WG + lane;
+    let row_$R = y_row(block.row0 + min(m_$R, block.rows - 1u));
+//#end
     for (var j = 0u; j < params.outs; j++) {
         for (var o = 0u; o < WG; o += step.one) {
             let n = n0 + j * WG + (lane + o) % WG;
-            if n < params.count {
-                let sum = sums[j * WG + o];
+            if n < block.outputs {
+                let sum = sums_w[j * WG + o];
+//#if GATED
+                let up = sums_w3[j * WG + o];
+//#endif
 //#each R 4
-                if row_$R < rows {
-                    put(row_$R, y_at + n, sum[$R]);
+                if m_$R < block.rows {
+//#if GATED
+                    put(row_$R, block.y_at + n, gated(sum[$R], up[$R], weights[row_$R]));
+//#else
+                    put(row_$R, block.y_at + n, sum[$R]);
+//#endif
                 }
 //#end
             }
         }
     }
-}
-
-// The scales of another lane's weights.
-fn shown(w: w_Loaded, lane: u32) -> w_Loaded {
-    var shown = w;
-    shown.last.scale = subgroupShuffle(w.last.scale, lane);
-    shown.last.shift = subgroupShuffle(w.last.shift, lane);
-    shown.first = shown.last;
-    if w_halves {
-        shown.first.scale = subgroupShuffle(w.first.scale, lane);
-        shown.first.shift = subgroupShuffle(w.first.shift, lane);
-    }
-    return shown;
 }

@@ -61,7 +61,7 @@ const LARGE_TILE: Consts = &[("BM", 64), ("BN", 64), ("TM", 8), ("TN", 8)];
 /// The tiles of experts.
 const EXPERT_TILES: &[Consts] = &[
     &[("BM", 16), ("BN", 64), ("SMALL_TILES", 1)],
-    &[("BM", 64), ("BN", 64), ("TM", 8), ("TN", 4)],
+    &[("BM", 32), ("BN", 64), ("TM", 4), ("TN", 8)],
 ];
 /// The other tiles and teams that may be tuned for.
 const TILES: &[Consts] = &[
@@ -237,7 +237,22 @@ const VARIANTS: &[Variants] = &[
     ),
     variants(
         "matmul_lanes_ring",
-        &[INTEGERS, &["SUBGROUPS EIGHT_BITS"], &["", "BYTES", "WIDE", "TWO"], &["", "BIAS"]],
+        &[
+            FORMAT,
+            &["SUBGROUPS", "SUBGROUPS TWO X8 WIDE WIDER"],
+            &["", "X8", "X8 WIDE"],
+            &["EXPERTS", "EXPERTS GATED"],
+        ],
+        &[&[]],
+    ),
+    variants(
+        "matmul_lanes_ring",
+        &[
+            INTEGERS,
+            &["SUBGROUPS EIGHT_BITS"],
+            &["", "BYTES", "WIDE", "TWO"],
+            &["", "BIAS", "EXPERTS", "EXPERTS GATED"],
+        ],
         &[&[]],
     ),
     variants(
@@ -293,7 +308,7 @@ const VARIANTS: &[Variants] = &[
         &[FORMAT, &["SUBGROUPS EXPERTS"], &["HALF"], &["", "GATED"], &["", "X8"]],
         &[
             &[("BM", 16), ("MS", 1), ("NS", 1), ("DEPTH", 16), ("LANES", 64), ("SMALL_TILES", 1)],
-            &[("BN", 32), ("MS", 2), ("NS", 1), ("DEPTH", 16)],
+            &[("BM", 32), ("MS", 1), ("NS", 2), ("DEPTH", 16)],
         ],
     ),
     variants(
@@ -301,7 +316,7 @@ const VARIANTS: &[Variants] = &[
         &[FORMAT, &["SUBGROUPS EXPERTS EIGHTS"], &["", "HALF"], &["", "GATED"], &["", "X8"]],
         &[
             &[("BM", 16), ("MS", 2), ("NS", 2), ("DEPTH", 16), ("SMALL_TILES", 1)],
-            &[("BN", 32), ("MS", 4), ("NS", 2), ("DEPTH", 16)],
+            &[("BM", 32), ("MS", 2), ("NS", 4), ("DEPTH", 16)],
         ],
     ),
     variants(

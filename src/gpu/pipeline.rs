@@ -62,6 +62,7 @@ impl KernelKey {
     /// About how long a software adapter's compiler takes for it, where a small kernel is 1.
     pub fn code(&self) -> usize {
         match self.shader {
+            "matmul_lanes_ring" if self.flags.contains(&"GATED") => 32,
             "matmul_lanes_ring" => 16,
             "attention" | "causal_attention" if self.flags.contains(&"SAME_KEYS") => 16,
             "attention" | "causal_attention" | "matmul_lanes_pairs" => 8,

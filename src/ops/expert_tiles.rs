@@ -44,6 +44,13 @@ pub(super) enum TileSet {
     All = 3,
 }
 
+impl TileSet {
+    /// Slots that the largest has at most.
+    pub fn slots(self, sizes: TileSizes) -> usize {
+        if self == Self::Small { sizes.small } else { sizes.large }
+    }
+}
+
 /// Of the ids `[T, k]`, each below `experts`: (the slots sorted by expert `[T * k, 1]`, the tiles
 /// `[1 + T * k, 4]`). The first row of the tiles is `(number of large ones, of small ones, 0, 0)`; then
 /// comes for each large tile `(expert, first index in sorted, how many slots, 0)`, in order of expert;

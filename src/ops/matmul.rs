@@ -38,7 +38,7 @@ pub const FEW_ROWS: usize = 8;
 
 /// Slots that an expert's tiles hold: a chunk of 512 tokens spread over 256 experts gives each a dozen, over
 /// 64 experts four times as many.
-pub const EXPERT_TILES: TileSizes = TileSizes { small: 16, large: 64 };
+pub const EXPERT_TILES: TileSizes = TileSizes { small: 16, large: 32 };
 
 /// What a dense product does beside multiplying.
 #[derive(Clone, Copy, Debug, Default)]
@@ -407,20 +407,16 @@ pub(super) const ROWS_MAX: usize = 4;
 /// What a workgroup makes of the tiles of experts, of one weight or of two: of the large ones as many sums an
 /// invocation in either case.
 fn expert_tile(set: TileSet, banks: usize) -> Tile {
-    let (rows, each) = match (set, banks) {
-        (TileSet::Small, _) => (EXPERT_TILES.small, [4, 4]),
-        (_, 1) => (EXPERT_TILES.large, [8, 8]),
-        _ => (EXPERT_TILES.large, [8, 4]),
-    };
-    Tile { block: [rows, 64], each }
+    let outputs = if set == TileSet::Large && banks == 1 { 8 } else { 4 };
+    Tile { block: [set.slots(EXPERT_TILES), EXPERT_TILE_OUTPUTS], each: [4, outputs] }
 }
 
+/// Outputs a workgroup makes of the tiles of experts.
+const EXPERT_TILE_OUTPUTS: usize = 64;
+
 /// The same where subgroups multiply matrices.
-pub(super) fn expert_matrix_block(set: TileSet, banks: usize) -> MatrixBlock {
-    match set {
-        TileSet::Small => MatrixBlock { rows: EXPERT_TILES.small, outputs: 64 },
-        _ => MatrixBlock { rows: EXPERT_TILES.large, outputs: 64 / banks },
-    }
+pub(super) fn expert_matrix_block(set: TileSet) -> MatrixBlock {
+    MatrixBlock { rows: set.slots(EXPERT_TILES), outputs: EXPERT_TILE_OUTPUTS }
 }
 
 /// What of a grouped weight lies in one part of it.
@@ -681,13 +677,17 @@ impl Op for Expert {
         let per_row = self.k;
         let banks = 1 + usize::from(self.gate.is_some());
         let kind = Kind::of(x, w, n, banks, limits);
-        // Those of decode have no tiles; software adapters have one kernel for tiles of both sizes.
-        let most = per_row * graph.max.rows;
+        let ring = match kind {
+            Kind::Lanes(lanes) => lanes.ring(n).map(|(ring, _)| ring),
+            Kind::Tiled(_) => None,
+        };
+        // Those of decode have no tiles; software adapters may have one kernel for all of them.
+        let few = per_row * graph.max.rows <= EXPERT_TILES.few();
         let sets: &[Option<TileSet>] = match (tiles, kind) {
             (None, _) => &[None],
-            (Some(_), Kind::Lanes(_)) => &[Some(TileSet::All)],
-            (Some(_), Kind::Tiled(_)) if most <= EXPERT_TILES.few() => &[Some(TileSet::Small)],
-            (Some(_), Kind::Tiled(_)) => &[Some(TileSet::Large), Some(TileSet::Small)],
+            (Some(_), Kind::Lanes(_)) if ring.is_none() => &[Some(TileSet::All)],
+            (Some(_), _) if few => &[Some(TileSet::Small)],
+            (Some(_), _) => &[Some(TileSet::Large), Some(TileSet::Small)],
         };
         let kernel = |part: usize, range: &Range<usize>, set: Option<TileSet>| {
             let params = Params {
@@ -696,6 +696,7 @@ impl Op for Expert {
                 count: (range.len() / n) as u32,
                 share: self.share as u32,
                 limit: self.gate.map_or(0.0, |g| g.1),
+                outs: ring.map_or(0, |ring| ring.outs as u32),
                 ..Params::new(x, w, y)
             };
             let mut uses = vec![self.x.read(), self.w.read(), self.y.write(), pages.read()];
@@ -706,12 +707,15 @@ impl Op for Expert {
                     Kernel::new(shader, params, uses, move |_| [columns, 1, 1])
                 };
                 let kernel = match kind {
-                    Kind::Lanes(lanes) => {
-                        let kernel = kernel(lanes.shader(), lanes.block()[0]);
-                        lanes.set(kernel, EXPERT_TILES.large)
-                    }
+                    Kind::Lanes(lanes) => match ring.filter(|_| set == TileSet::Large) {
+                        Some(ring) => ring.set(kernel(Ring::SHADER, ring.block()[0])),
+                        None => {
+                            let kernel = kernel(lanes.shader(), lanes.block()[0]);
+                            lanes.set(kernel, set.slots(EXPERT_TILES))
+                        }
+                    },
                     Kind::Tiled(Tiled { matrices: Some(m), .. }) => {
-                        let block = expert_matrix_block(set, banks);
+                        let block = expert_matrix_block(set);
                         m.set(kernel(MatrixTiles::SHADER, block.outputs), block, banks)
                     }
                     Kind::Tiled(kinds) => {

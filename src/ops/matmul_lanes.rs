@@ -133,11 +133,11 @@ impl Lanes {
         Few { lanes: self, rows: rows.next_power_of_two().min(self.width), outs }
     }
 
-    /// For more rows than these with a weight of so many outputs, if there is a kernel for them.
+    /// For more rows than these with weights of so many outputs, if there is a kernel for them.
     pub fn ring(self, outputs: usize) -> Option<(Ring, usize)> {
-        let able = self.width == Ring::WIDTH && !self.pairs && self.banks == 1 && !self.small;
+        let able = self.width == Ring::WIDTH && !self.pairs && !self.small;
         let teams = outputs.div_ceil(self.width);
-        let outs = teams.div_ceil(teams.div_ceil(Ring::MOST_OUTS));
+        let outs = teams.div_ceil(teams.div_ceil(Ring::MOST_OUTS / self.banks));
         able.then_some((Ring { lanes: self, outs }, 2 * self.width))
     }
 
@@ -166,7 +166,7 @@ impl Ring {
     pub const SHADER: &str = "matmul_lanes_ring";
     /// Rows of a lane: the shader's `PART`.
     const PART: usize = 4;
-    /// Times as many outputs as lanes that a workgroup makes at most.
+    /// Times as many outputs as lanes that a workgroup makes at most, of all weights together.
     const MOST_OUTS: usize = 32;
     /// Lanes whose numbers go round in one instruction.
     const WIDTH: usize = 8;
@@ -180,7 +180,7 @@ impl Ring {
         let lanes = self.lanes;
         let consts = [
             ("WG", lanes.width),
-            ("OUTS", Self::MOST_OUTS),
+            ("OUTS", Self::MOST_OUTS / lanes.banks),
             ("LOADED", 1 + usize::from(lanes.paired)),
         ];
         let kernel = lanes.tell(kernel, &consts);

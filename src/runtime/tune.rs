@@ -291,7 +291,7 @@ fn choices(graph: &Graph, node: &Node, half: bool) -> Vec<(Choice, Option<Produc
             Choice::MatmulRows(numbers, Outputs::of(outputs)),
             Choice::MatmulLanesRows(numbers),
         ],
-        // Their tiles hold what one expert gets, which is few rows.
+        // Their tiles go by what each expert gets.
         (false, true) => vec![],
         (false, false) => {
             let work = Work::of(rows, outputs, product.inner);

@@ -1,7 +1,7 @@
 //! Matrix products, dense and by expert.
 
 use fathom::formats::BlockFormat;
-use fathom::gpu::{Limits, Matrices, Tuning};
+use fathom::gpu::{Gpu, Limits, Matrices, Tuning};
 use fathom::graph::reference::Data;
 use fathom::graph::{Elem, Extent, Graph, StepSize, fuse};
 use fathom::ops::{self, Chosen, CodeOrder, EXPERT_TILES, Extra, Slice, Slices};
@@ -232,20 +232,26 @@ fn a_weight_larger_than_one_binding() {
     }
 }
 
-/// Both halves of the experts: decode with a row-wise kernel, prefill by tiles, whole or in parts.
-#[test]
-fn experts() {
-    let Some(gpu) = gpu() else { return };
-    let mut random = Random::new(3);
-    let in_eight_bits = integer_formats().map(|elem| (elem, true));
-    let all = formats().map(|elem| (elem, false)).chain(in_eight_bits);
-    for (seed, (elem, eight_bits)) in all.enumerate() {
-        let rows = random.pick(if seed % 2 == 0 { &[1, 3, 8] } else { &[9, 40, 130] });
-        let experts = random.int(2..12);
-        let k = random.int(1..experts.min(4) + 1);
-        let d = random.cols(elem, &[8, 24, 33]);
-        let i = random.cols(elem, &[5, 16, 70]);
-        let mut case = Case::new(seed as u64, StepSize { rows, outs: 1 });
+/// A product of experts.
+struct Experts {
+    elem: Elem,
+    eight_bits: bool,
+    rows: usize,
+    /// Rows that the graph is made for.
+    most: usize,
+    experts: usize,
+    k: usize,
+    /// Width and inner width.
+    sides: [usize; 2],
+}
+
+impl Experts {
+    /// Both halves, of which each has numbers of its own, as what is off in the first would be more so in the
+    /// second. With `parted`, in parts of few experts.
+    fn check(&self, gpu: &Gpu, random: &mut Random, parted: bool) {
+        let &Self { elem, rows, experts, k, sides: [d, i], .. } = self;
+        let mut case = Case::new(random.int(0..1000) as u64, StepSize { rows, outs: 1 });
+        case.graph.max.rows = self.most;
         let g = &mut case.graph;
         let x = g.input("x", Elem::F32, Extent::ROWS, d);
         let w1 = g.bank("w1", elem, experts * i, d, i);
@@ -254,11 +260,10 @@ fn experts() {
         let ids = g.input("ids", Elem::U32, Extent::ROWS, k);
         let weights = g.input("weights", Elem::F32, Extent::ROWS, k);
         let pages = g.weight("pages", Elem::U32, 1, experts);
-        let tiles = (rows > 8).then(|| ops::expert_tiles(g, ids, experts, EXPERT_TILES));
+        let tiles = (self.most > 8).then(|| ops::expert_tiles(g, ids, experts, EXPERT_TILES));
         let chosen = Chosen { ids, weights, pages, tiles };
-        // Each half has numbers of its own, as what is off in the first would be more so in the second.
         let h = g.input("h", Elem::F32, Extent::rows(k), i);
-        let order = CodeOrder::of(elem).filter(|_| eight_bits);
+        let order = CodeOrder::of(elem).filter(|_| self.eight_bits);
         let [x_in, h_in] =
             [x, h].map(|x| order.map_or(x, |order| ops::quantize_activations(g, x, order)));
         ops::expert_gate_up(g, x_in, w1, w3, chosen, 0.5);
@@ -272,14 +277,51 @@ fn experts() {
         case.set(x, Data::F32(random.floats(rows * d).iter().map(|v| v * size).collect()));
         case.set(ids, Data::U32(of_slot));
         case.set(pages, Data::U32(page_of));
-        // Few experts a part.
-        let most = [w1, w2].map(|w| case.graph.tensor(w).bytes(i.max(d)) as u64).into_iter().max();
-        let limits = Limits { max_binding_bytes: 2 * most.unwrap(), ..gpu.limits };
-        if seed % 4 < 2 {
-            case.check(&gpu, 2e-5);
+        let bytes = [w1, w2].map(|w| case.graph.tensor(w).bytes(i.max(d)) as u64);
+        let limits = Limits { max_binding_bytes: 2 * bytes[0].max(bytes[1]), ..gpu.limits };
+        if parted {
+            case.check_with(gpu, &[limits], 2e-5);
         } else {
-            case.check_with(&gpu, &[limits], 2e-5);
+            case.check(gpu, 2e-5);
         }
+    }
+}
+
+/// Decode with a row-wise kernel, prefill by tiles, whole or in parts; of all formats.
+#[test]
+fn experts() {
+    let Some(gpu) = gpu() else { return };
+    let mut random = Random::new(3);
+    let in_eight_bits = integer_formats().map(|elem| (elem, true));
+    let all = formats().map(|elem| (elem, false)).chain(in_eight_bits);
+    for (i, (elem, eight_bits)) in all.enumerate() {
+        let rows = random.pick(if i % 2 == 0 { &[1, 3, 8] } else { &[9, 40, 130] });
+        let experts = random.int(2..12);
+        let k = random.int(1..experts.min(4) + 1);
+        let sides = [random.cols(elem, &[8, 24, 33]), random.cols(elem, &[5, 16, 70])];
+        let of = Experts { elem, eight_bits, rows, most: rows, experts, k, sides };
+        of.check(&gpu, &mut random, i % 4 >= 2);
+    }
+}
+
+/// Of weights that are large enough for other kernels, whose rows are in tiles of both sizes; in a graph for
+/// more rows too.
+#[test]
+fn experts_with_large_weights() {
+    let Some(gpu) = gpu() else { return };
+    let mut random = Random::new(14);
+    let block = Elem::Block;
+    let of = [
+        (Elem::BF16, false, 130),
+        (block(BlockFormat::Q4_0), false, 70),
+        (block(BlockFormat::Q6K), false, 130),
+        (block(BlockFormat::Q8_0), true, 45),
+        (block(BlockFormat::MXFP4), false, 9),
+    ];
+    for (i, (elem, eight_bits, rows)) in of.into_iter().enumerate() {
+        let sides = [[256, 288], [320, 257]].map(|from| random.cols(elem, &from));
+        let of = Experts { elem, eight_bits, rows, most: 130, experts: 5, k: 2, sides };
+        of.check(&gpu, &mut random, i % 2 == 1);
     }
 }
 
