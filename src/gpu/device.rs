@@ -138,8 +138,8 @@ fn instance() -> wgpu::Instance {
     let mut desc = wgpu::InstanceDescriptor::new_without_display_handle();
     // OpenGL beside Vulkan has deadlocked on some Windows drivers, and lacks what we need.
     desc.backends = wgpu::Backends::PRIMARY;
-    // Grids that the device counts would be checked by a dispatch of their own, each. They are of our own
-    // kernels and have no more than a workgroup for each slot.
+    // Grids that the device counts would be checked by a dispatch of their own, each. Our own kernel counts
+    // them, and never more than a graph has rows for experts.
     desc.flags.remove(wgpu::InstanceFlags::VALIDATION_INDIRECT_CALL);
     wgpu::Instance::new(desc)
 }

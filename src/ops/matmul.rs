@@ -404,15 +404,15 @@ impl Kind {
 pub(super) const NORMED_OUTPUTS: usize = 8192;
 /// Rows of x a workgroup of `matmul_rows` serves at most.
 pub(super) const ROWS_MAX: usize = 4;
+/// Outputs a workgroup makes of the tiles of experts.
+const EXPERT_TILE_OUTPUTS: usize = 64;
+
 /// What a workgroup makes of the tiles of experts, of one weight or of two: of the large ones as many sums an
 /// invocation in either case.
 fn expert_tile(set: TileSet, banks: usize) -> Tile {
     let outputs = if set == TileSet::Large && banks == 1 { 8 } else { 4 };
     Tile { block: [set.slots(EXPERT_TILES), EXPERT_TILE_OUTPUTS], each: [4, outputs] }
 }
-
-/// Outputs a workgroup makes of the tiles of experts.
-const EXPERT_TILE_OUTPUTS: usize = 64;
 
 /// The same where subgroups multiply matrices.
 pub(super) fn expert_matrix_block(set: TileSet) -> MatrixBlock {
