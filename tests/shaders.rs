@@ -316,7 +316,7 @@ const VARIANTS: &[Variants] = &[
         &[FORMAT, &["SUBGROUPS EXPERTS EIGHTS"], &["", "HALF"], &["", "GATED"], &["", "X8"]],
         &[
             &[("BM", 16), ("MS", 2), ("NS", 2), ("DEPTH", 16), ("SMALL_TILES", 1)],
-            &[("BM", 32), ("MS", 2), ("NS", 4), ("DEPTH", 16)],
+            &[("BM", 32), ("MS", 2), ("NS", 4), ("DEPTH", 8)],
         ],
     ),
     variants(
