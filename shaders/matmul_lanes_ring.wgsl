@@ -2,9 +2,8 @@
 // the other. A lane has PART rows of x, and loads weights of an output of its own; these then go round
 // the lanes, as around a ring, until each lane has multiplied all of them with its rows. So nothing is
 // loaded twice, a weight is decoded once for WG * PART rows, and x is loaded once for all outputs of a
-// workgroup, which are made WG at a time. Grid: (output blocks, row blocks,
-// groups).
-// Flags and formula: lib/matmul.wgsl.
+// workgroup, which are made WG at a time.
+// Flags and formula: lib/matmul.wgsl. Grid: (output blocks, row blocks, groups).
 
 // Lanes of a subgroup, which is the workgroup.
 override WG: u32 = 8u;

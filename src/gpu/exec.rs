@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::chain::{Bound, Chain, Dispatch, apart, dispatches};
-use super::kernel::{GRID_WORDS, Grid};
+use super::kernel::Grid;
 use super::pipeline::{Pipeline, PipelineKey, Pipelines};
 use super::shader::CALL_PARAMS_BIT;
 use super::store::{Homes, Place, Room, storage};
@@ -486,53 +486,44 @@ fn dispatch<'a>(
     }
 }
 
-/// The grids that kernels tell each other.
+/// The grids that kernels tell each other, in one buffer.
 struct ToldGrids {
-    buffer: wgpu::Buffer,
-    /// For each dispatch where its own begins, if another tells it.
-    told: Vec<Option<u64>>,
-    /// For each dispatch what it tells: where that begins and its size.
-    tells: Vec<Option<(u64, u64)>>,
+    /// Each a grid and [`Told::which`](super::Told::which).
+    all: Vec<[u32; 4]>,
+    /// For each dispatch the byte where its own begins, if another tells it.
+    told: Vec<Option<usize>>,
+    /// For each dispatch what it tells: the byte where that begins, and its size.
+    tells: Vec<Option<(usize, usize)>>,
 }
 
 impl ToldGrids {
-    fn new(gpu: &Gpu, dispatches: &[Dispatch], max: StepSize) -> Self {
-        let mut words: Vec<u32> = vec![];
+    fn new(dispatches: &[Dispatch], max: StepSize) -> Self {
+        let mut all: Vec<[u32; 4]> = vec![];
         let mut told = vec![None; dispatches.len()];
         let mut tells = vec![None; dispatches.len()];
         for (teller, tells) in dispatches.iter().zip(&mut tells) {
             let [Kernel { tells: Some(counts), .. }] = &teller.kernels[..] else { continue };
-            let begin = size_of_val(&*words);
+            let begin = size_of_val(&*all);
             for (listener, told) in dispatches.iter().zip(&mut told) {
                 let [kernel] = &listener.kernels[..] else { continue };
                 if let Some(by) = kernel.told.filter(|told| told.by == *counts) {
                     let [x, _, z] = (kernel.grid)(max);
-                    *told = Some(size_of_val(&*words) as u64);
-                    words.extend([x, 0, z, by.which]);
+                    *told = Some(size_of_val(&*all));
+                    all.push([x, 0, z, by.which]);
                 }
             }
-            if size_of_val(&*words) == begin {
+            if size_of_val(&*all) == begin {
                 // Bindings can't be empty.
-                words.extend([0; GRID_WORDS]);
+                all.push([0; 4]);
             }
-            *tells = Some((begin as u64, (size_of_val(&*words) - begin) as u64));
-            words.resize(words.len().next_multiple_of(UNIFORM_ALIGN / size_of::<u32>()), 0);
+            *tells = Some((begin, size_of_val(&*all) - begin));
+            all.resize(all.len().next_multiple_of(UNIFORM_ALIGN / size_of::<[u32; 4]>()), [0; 4]);
         }
         let heard = dispatches.iter().zip(&told).all(|(d, told)| {
             told.is_some() || d.kernels.iter().all(|kernel| kernel.told.is_none())
         });
         assert!(heard, "a kernel tells what others are told");
-        let usage = wgpu::BufferUsages::INDIRECT
-            | wgpu::BufferUsages::STORAGE
-            | wgpu::BufferUsages::COPY_DST;
-        let buffer = gpu.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("grids"),
-            size: size_of_val(&*words).max(UNIFORM_ALIGN) as u64,
-            usage,
-            mapped_at_creation: false,
-        });
-        gpu.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(&words));
-        Self { buffer, told, tells }
+        Self { all, told, tells }
     }
 }
 
@@ -545,7 +536,6 @@ fn bind(
     buffers: &Buffers,
     max: StepSize,
 ) -> Calls {
-    let grids = ToldGrids::new(gpu, &dispatches, max);
     let keys: Vec<_> = dispatches.iter().map(|d| d.key.clone()).collect();
     let made = pipelines.of(gpu, &keys);
 
@@ -588,6 +578,10 @@ fn bind(
     gpu.queue.write_buffer(&uniforms, 0, &params);
     let chains = buffer("chains", table_end, wgpu::BufferUsages::UNIFORM);
     let progress = buffer("progress", 0, wgpu::BufferUsages::STORAGE);
+    let ToldGrids { all, told, tells } = ToldGrids::new(&dispatches, max);
+    let usage = wgpu::BufferUsages::INDIRECT | wgpu::BufferUsages::STORAGE;
+    let told_grids = buffer("grids", size_of_val(&*all), usage);
+    gpu.queue.write_buffer(&told_grids, 0, bytemuck::cast_slice(&all));
 
     let range = |buffer: &wgpu::Buffer, offset: usize, size: usize| Slice {
         buffer: buffer.clone(),
@@ -613,12 +607,7 @@ fn bind(
                 bound.extend(params.chain([step]));
                 let tensors = kernels.iter().flat_map(|k| &k.bindings);
                 bound.extend(tensors.map(|b| buffers.tensors[&b.used.tensor][b.part].clone()));
-                let tells = grids.tells[i];
-                bound.extend(tells.map(|(offset, size)| Slice {
-                    buffer: grids.buffer.clone(),
-                    offset,
-                    size,
-                }));
+                bound.extend(tells[i].map(|(offset, size)| range(&told_grids, offset, size)));
             }
         }
         let entries: Vec<_> = bound
@@ -634,7 +623,7 @@ fn bind(
             layout: &layout,
             entries: &entries,
         });
-        let told = grids.told[i].map(|at| (grids.buffer.clone(), at));
+        let told = told[i].map(|at| (told_grids.clone(), at as u64));
         let grids = kernels.into_iter().map(|k| k.grid).collect();
         Call { node, key, pipeline, group, grids, told, chain: table.map(|(_, table)| table) }
     });

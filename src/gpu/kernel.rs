@@ -127,9 +127,6 @@ pub struct Kernel {
     pub tells: Option<TensorId>,
 }
 
-/// Words of what a kernel writes that tells another how many workgroups it has.
-pub(super) const GRID_WORDS: usize = 4;
-
 impl Kernel {
     /// A dispatch of `shader` with the given `Params` block, and no flags or constants.
     pub fn new(

@@ -681,15 +681,20 @@ impl Op for Expert {
             Kind::Lanes(lanes) => lanes.ring(n).map(|(ring, _)| ring),
             Kind::Tiled(_) => None,
         };
-        // Those of decode have no tiles; software adapters may have one kernel for all of them.
-        let few = per_row * graph.max.rows <= EXPERT_TILES.few();
-        let sets: &[Option<TileSet>] = match (tiles, kind) {
-            (None, _) => &[None],
-            (Some(_), Kind::Lanes(_)) if ring.is_none() => &[Some(TileSet::All)],
-            (Some(_), _) if few => &[Some(TileSet::Small)],
-            (Some(_), _) => &[Some(TileSet::Large), Some(TileSet::Small)],
+        // Software adapters may have one kernel for all tiles.
+        let sets: &[TileSet] = match kind {
+            Kind::Lanes(_) if ring.is_none() => &[TileSet::All],
+            _ if per_row * graph.max.rows <= EXPERT_TILES.few() => &[TileSet::Small],
+            _ => &[TileSet::Large, TileSet::Small],
         };
-        let kernel = |part: usize, range: &Range<usize>, set: Option<TileSet>| {
+        // What each kernel makes of a part; that of decode has no tiles.
+        let made = match tiles {
+            Some(tiles) => sets.iter().map(|&set| Some((tiles, set))).collect(),
+            None => vec![None],
+        };
+        let kernel = |part: usize,
+                      range: &Range<usize>,
+                      made: Option<((TensorId, TensorId), TileSet)>| {
             let params = Params {
                 n: n as u32,
                 first: (range.start / n) as u32,
@@ -700,7 +705,7 @@ impl Op for Expert {
                 ..Params::new(x, w, y)
             };
             let mut uses = vec![self.x.read(), self.w.read(), self.y.write(), pages.read()];
-            let kernel = if let (Some((sorted, tiles)), Some(set)) = (tiles, set) {
+            let kernel = if let Some(((sorted, tiles), set)) = made {
                 uses.extend([sorted.read(), tiles.read()]);
                 let kernel = |shader, outputs: usize| {
                     let columns = n.div_ceil(outputs) as u32;
@@ -761,11 +766,10 @@ impl Op for Expert {
             }
             kernel
         };
-        let parts = limits.parts(graph, self.w).into_iter().enumerate();
-        parts
-            .flat_map(|(part, range)| sets.iter().map(move |&s| (part, range.clone(), s)))
-            .map(|(part, range, set)| kernel(part, &range, set))
-            .collect()
+        let parts = limits.parts(graph, self.w);
+        let each = |(part, range)| made.iter().map(move |&made| (part, range, made));
+        let each = parts.iter().enumerate().flat_map(each);
+        each.map(|(part, range, made)| kernel(part, range, made)).collect()
     }
 
     fn cost(&self, graph: &Graph, step: StepSize) -> Cost {
