@@ -90,39 +90,42 @@ fn main(ids: Ids) {
     }
     let fours = (params.dim + 3u) / 4u;
     for (var head0 = 0u; head0 < params.heads; head0 += HEADS * step.one) {
-        var dots: array<f32, HEADS * KEYS>;
-        for (var i = 0u; i < HEADS * KEYS; i++) {
-            dots[i] = 0.0;
+        // Written out, or Mesa keeps sums in memory.
+//#each K KEYS
+        var dots_$K: array<f32, HEADS>;
+        for (var h = 0u; h < HEADS; h++) {
+            dots_$K[h] = 0.0;
         }
+//#end
         for (var c = 0u; c < fours; c += step.one) {
             let left = params.dim - 4u * c;
-            var k4: array<vec4<f32>, KEYS>;
-            for (var k = 0u; k < KEYS; k++) {
-                k4[k] = read_keys(key_at[k] + c * FOUR, left);
-            }
+//#each K KEYS
+            let k4_$K = read_keys(key_at[$K] + c * FOUR, left);
+//#end
 //#if SERIAL
             var mine: array<vec4<f32>, LOADS>;
             for (var i = 0u; i < LOADS; i++) {
                 mine[i] = query4(at, head0 + i * WG + ids.sublane, c);
             }
-            for (var h = 0u; h < HEADS; h++) {
-                let q4 = subgroupShuffle(mine[h / WG], h % WG);
-//#else
-            for (var h = 0u; h < HEADS; h++) {
-                let q4 = query4(at, head0 + h, c);
 //#endif
-                for (var k = 0u; k < KEYS; k++) {
-                    dots[h * KEYS + k] = add_dot(dots[h * KEYS + k], q4, k4[k]);
-                }
-            }
+//#each H HEADS
+//#if SERIAL
+            let q4_$H = subgroupShuffle(mine[$Hu / WG], $Hu % WG);
+//#else
+            let q4_$H = query4(at, head0 + $Hu, c);
+//#endif
+//#each K KEYS
+            dots_$K[$H] = add_dot(dots_$K[$H], q4_$H, k4_$K);
+//#end
+//#end
         }
         for (var h = 0u; h < HEADS; h++) {
             if head0 + h < params.heads {
                 let w_at = at * params.weights_cols + params.weights_at + head0 + h;
                 let w = params.scale * weights[w_at];
-                for (var k = 0u; k < KEYS; k++) {
-                    total[k] = fma(w, max(dots[h * KEYS + k], 0.0), total[k]);
-                }
+//#each K KEYS
+                total[$K] = fma(w, max(dots_$K[h], 0.0), total[$K]);
+//#end
             }
         }
     }

@@ -75,7 +75,7 @@ struct Params {
 /// entries, since what is loaded of a query then meets more of them.
 const LANES: usize = 64;
 const KEYS: usize = 2;
-const SERIAL_KEYS: usize = 4;
+const SERIAL_KEYS: usize = 8;
 
 impl Op for Node {
     fn name(&self) -> &'static str {
