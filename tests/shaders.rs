@@ -63,6 +63,16 @@ const EXPERT_TILES: &[Consts] = &[
     &[("BM", 16), ("BN", 64), ("SMALL_TILES", 1)],
     &[("BM", 32), ("BN", 64), ("TM", 4), ("TN", 8)],
 ];
+/// The others that may be tuned for: of one weight or of two, which the last has as many invocations for as
+/// there may be.
+const TUNED_EXPERT_TILES: &[Consts] = &[
+    &[("BM", 16), ("BN", 64), ("TM", 2), ("TN", 4), ("SMALL_TILES", 1)],
+    &[("BM", 16), ("BN", 32), ("TM", 2), ("TN", 4), ("SMALL_TILES", 1)],
+    &[("BM", 32), ("BN", 32), ("TM", 4), ("TN", 4)],
+    &[("BM", 32), ("BN", 32), ("TM", 4), ("TN", 2)],
+    &[("BM", 32), ("BN", 64), ("TM", 4), ("TN", 4)],
+    &[("BM", 32), ("BN", 64), ("TM", 4), ("TN", 2)],
+];
 /// The other tiles and teams that may be tuned for.
 const TILES: &[Consts] = &[
     &[("BM", 32), ("BN", 32), ("TM", 2), ("TN", 4)],
@@ -180,8 +190,18 @@ const VARIANTS: &[Variants] = &[
     variants("matmul_rows", &[&["BF16", "Q4_K"], &["X8"], &["", "GATED NORM"]], TEAMS),
     variants("matmul_rows", &[&["BF16", "Q4_K"], &["X8"], &["EXPERTS GATED"]], TEAMS),
     variants("matmul_tiles", &[&["BF16", "Q4_K"], &["", "X8"], &["BIAS RESIDUAL"]], TILES),
+    variants(
+        "matmul_tiles",
+        &[&["BF16", "Q4_K"], &["X8"], &["EXPERTS", "EXPERTS GATED"]],
+        TUNED_EXPERT_TILES,
+    ),
     variants("matmul_rows_q8", &[&["Q8_0", "Q4_K"], &["", "EXPERTS GATED"]], TEAMS),
     variants("matmul_tiles_q8", &[&["Q8_0", "Q4_K"], &["BIAS"]], TILES),
+    variants(
+        "matmul_tiles_q8",
+        &[&["Q8_0", "Q4_K"], &["EXPERTS", "EXPERTS GATED"]],
+        TUNED_EXPERT_TILES,
+    ),
     variants(
         "matmul_rows_q8",
         &[INTEGERS, &["", "BIAS"], &["", "RESIDUAL"]],
@@ -309,6 +329,7 @@ const VARIANTS: &[Variants] = &[
         &[
             &[("BM", 16), ("MS", 1), ("NS", 1), ("DEPTH", 16), ("LANES", 64), ("SMALL_TILES", 1)],
             &[("BM", 32), ("MS", 1), ("NS", 2), ("DEPTH", 16)],
+            &[("BM", 32), ("BN", 32), ("MS", 1), ("NS", 1)],
         ],
     ),
     variants(
@@ -317,6 +338,25 @@ const VARIANTS: &[Variants] = &[
         &[
             &[("BM", 16), ("MS", 2), ("NS", 2), ("DEPTH", 16), ("SMALL_TILES", 1)],
             &[("BM", 32), ("MS", 2), ("NS", 4), ("DEPTH", 8)],
+            &[("BM", 16), ("BN", 32), ("MS", 2), ("NS", 1), ("DEPTH", 8), ("SMALL_TILES", 1)],
+            &[("BM", 32), ("BN", 32), ("MS", 2), ("NS", 2), ("DEPTH", 8)],
+        ],
+    ),
+    // Of one weight: of two at once there is no room for as many outputs.
+    variants(
+        "matmul_matrices",
+        &[FORMAT, &["SUBGROUPS EXPERTS"], &["HALF"], &["", "X8"]],
+        &[
+            &[("BM", 16), ("BN", 128), ("MS", 1), ("NS", 2), ("SMALL_TILES", 1)],
+            &[("BM", 32), ("BN", 128), ("MS", 1), ("NS", 4), ("DEPTH", 16)],
+        ],
+    ),
+    variants(
+        "matmul_matrices",
+        &[FORMAT, &["SUBGROUPS EXPERTS EIGHTS"], &["", "HALF"], &["", "X8"]],
+        &[
+            &[("BM", 16), ("BN", 128), ("MS", 2), ("NS", 4), ("DEPTH", 16), ("SMALL_TILES", 1)],
+            &[("BM", 32), ("BN", 128), ("MS", 2), ("NS", 8), ("DEPTH", 16)],
         ],
     ),
     variants(

@@ -106,6 +106,17 @@ pub struct Tile {
     pub each: [usize; 2],
 }
 
+/// What workgroups of `matmul_tiles` make of the tiles of experts, which have as many rows as their size says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExpertTile {
+    /// Outputs of a workgroup.
+    pub outputs: usize,
+    /// Rows and outputs that an invocation makes of a large tile; of two weights at once half as many outputs.
+    pub large: [usize; 2],
+    /// Rows and outputs that an invocation makes of a small tile.
+    pub small: [usize; 2],
+}
+
 /// What a workgroup of `matmul_matrices` makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MatrixBlock {
@@ -134,6 +145,16 @@ impl fmt::Display for Tile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ([rows, outputs], [each_rows, each_outputs]) = (self.block, self.each);
         write!(f, "tiles of {rows} x {outputs}, {each_rows} x {each_outputs} each")
+    }
+}
+
+impl fmt::Display for ExpertTile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { outputs, large: [rows, each], small: [small_rows, small_each] } = self;
+        write!(
+            f,
+            "{outputs} outputs, {rows} x {each} each, or {small_rows} x {small_each} of few rows"
+        )
     }
 }
 
@@ -176,6 +197,16 @@ const LARGE_TILES: [Tile; 5] = [
     tile([128, 64], [8, 8]),
     tile([32, 32], [4, 4]),
 ];
+
+/// Workgroup memory holds 64 outputs of two weights at once, not 128.
+const EXPERT_TILES: [ExpertTile; 3] = [
+    ExpertTile { outputs: 64, large: [4, 8], small: [4, 4] },
+    ExpertTile { outputs: 64, large: [4, 4], small: [2, 4] },
+    ExpertTile { outputs: 32, large: [4, 4], small: [2, 4] },
+];
+
+/// Outputs of a workgroup of `matmul_matrices` that has a tile of an expert.
+const EXPERT_MATRIX_OUTPUTS: [usize; 3] = [64, 128, 32];
 
 const fn matrix_block(rows: usize, outputs: usize) -> MatrixBlock {
     MatrixBlock { rows, outputs }
@@ -230,6 +261,13 @@ pub enum Choice {
         /// How much there is to do.
         work: Work,
     },
+    /// The [`ExpertTile`] of products of many rows with what each has chosen.
+    ExpertTiles(Numbers),
+    /// The outputs of a workgroup in the same where subgroups multiply matrices.
+    ExpertMatrices {
+        /// Whether in f16.
+        half: bool,
+    },
     /// The [`LaneBlock`] of products of many rows on software adapters.
     MatmulLanes(Numbers),
     /// The outputs of an invocation in products of few rows on software adapters.
@@ -247,7 +285,7 @@ const OUTPUTS: [Outputs; 3] = [Outputs::Narrow, Outputs::Middle, Outputs::Wide];
 const WORKS: [Work; 3] = [Work::Small, Work::Narrow, Work::Wide];
 
 impl Choice {
-    const COUNT: usize = 33;
+    const COUNT: usize = 38;
 
     /// All of them.
     pub fn all() -> impl Iterator<Item = Self> {
@@ -258,6 +296,8 @@ impl Choice {
             .flat_map(|half| WORKS.map(|work| Self::MatmulMatrices { half, work }));
         rows.chain(tiles)
             .chain(matrices)
+            .chain(NUMBERS.map(Self::ExpertTiles))
+            .chain([false, true].map(|half| Self::ExpertMatrices { half }))
             .chain(NUMBERS.map(Self::MatmulLanes))
             .chain(NUMBERS.map(Self::MatmulLanesRows))
             .chain([Self::MatmulTransposed, Self::Attention, Self::CausalAttention])
@@ -269,11 +309,13 @@ impl Choice {
             Self::MatmulRows(n, o) => 3 * n as usize + o as usize,
             Self::MatmulTiles(n, w) => 9 + 3 * n as usize + w as usize,
             Self::MatmulMatrices { half, work } => 18 + 3 * half as usize + work as usize,
-            Self::MatmulLanes(n) => 24 + n as usize,
-            Self::MatmulLanesRows(n) => 27 + n as usize,
-            Self::MatmulTransposed => 30,
-            Self::Attention => 31,
-            Self::CausalAttention => 32,
+            Self::ExpertTiles(n) => 24 + n as usize,
+            Self::ExpertMatrices { half } => 27 + half as usize,
+            Self::MatmulLanes(n) => 29 + n as usize,
+            Self::MatmulLanesRows(n) => 32 + n as usize,
+            Self::MatmulTransposed => 35,
+            Self::Attention => 36,
+            Self::CausalAttention => 37,
         }
     }
 
@@ -281,8 +323,8 @@ impl Choice {
     pub fn kernel(self) -> &'static str {
         match self {
             Self::MatmulRows(..) => "matmul_rows",
-            Self::MatmulTiles(..) => "matmul_tiles",
-            Self::MatmulMatrices { .. } => "matmul_matrices",
+            Self::MatmulTiles(..) | Self::ExpertTiles(_) => "matmul_tiles",
+            Self::MatmulMatrices { .. } | Self::ExpertMatrices { .. } => "matmul_matrices",
             Self::MatmulLanes(_) => "matmul_lanes",
             Self::MatmulLanesRows(_) => "matmul_lanes_rows",
             Self::MatmulTransposed => "matmul_transposed",
@@ -315,6 +357,10 @@ impl Choice {
             Self::MatmulTiles(n, w) => format!("{}, {}", numbers(n), work(w)),
             Self::MatmulMatrices { half: false, work: w } => format!("f32, {}", work(w)),
             Self::MatmulMatrices { half: true, work: w } => format!("f16, {}", work(w)),
+            Self::ExpertTiles(n) => format!("experts, {}", numbers(n)),
+            Self::ExpertMatrices { half } => {
+                format!("experts, {}", if half { "f16" } else { "f32" })
+            }
             Self::MatmulLanes(n) | Self::MatmulLanesRows(n) => numbers(n).into(),
             Self::MatmulTransposed | Self::Attention | Self::CausalAttention => "one row".into(),
         }
@@ -331,6 +377,8 @@ impl Choice {
             Self::MatmulTiles(..) => words("", &LARGE_TILES, ""),
             Self::MatmulMatrices { work: Work::Small, .. } => words("", &SMALL_MATRIX_BLOCKS, ""),
             Self::MatmulMatrices { .. } => words("", &LARGE_MATRIX_BLOCKS, ""),
+            Self::ExpertTiles(_) => words("", &EXPERT_TILES, ""),
+            Self::ExpertMatrices { .. } => words("", &EXPERT_MATRIX_OUTPUTS, " outputs"),
             Self::MatmulLanes(_) => words("", &LANE_BLOCKS, ""),
             Self::MatmulLanesRows(_) => words("up to ", &LANE_OUTS, " outputs"),
             Self::MatmulTransposed => words("in ", &SPLITS, " parts"),
@@ -391,6 +439,16 @@ impl Tuning {
         let candidates =
             if work == Work::Small { &SMALL_MATRIX_BLOCKS[..] } else { &LARGE_MATRIX_BLOCKS };
         self.of(Choice::MatmulMatrices { half, work }, candidates)
+    }
+
+    /// See [`Choice::ExpertTiles`].
+    pub fn expert_tile(&self, numbers: Numbers) -> ExpertTile {
+        self.of(Choice::ExpertTiles(numbers), &EXPERT_TILES)
+    }
+
+    /// See [`Choice::ExpertMatrices`].
+    pub fn expert_matrix_outputs(&self, half: bool) -> usize {
+        self.of(Choice::ExpertMatrices { half }, &EXPERT_MATRIX_OUTPUTS)
     }
 
     /// See [`Choice::MatmulLanes`].

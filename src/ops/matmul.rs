@@ -28,7 +28,7 @@ use super::matmul_matrices::Tiles as MatrixTiles;
 use super::quantize_activations::{CodeOrder, EIGHT_BIT_GROUP, columns, expand as expand_codes};
 use super::rms_norm::normalise;
 use super::swiglu::gated;
-use crate::gpu::tuning::{MatrixBlock, Numbers, Team, Tile, Work};
+use crate::gpu::tuning::{ExpertTile, Numbers, Team, Tile, Work};
 use crate::gpu::{Binding, Kernel, Limits};
 use crate::graph::reference::Host;
 use crate::graph::{Cost, Elem, Extent, Graph, Norm, Op, Part, StepSize, Tensor, TensorId, Use};
@@ -404,19 +404,14 @@ impl Kind {
 pub(super) const NORMED_OUTPUTS: usize = 8192;
 /// Rows of x a workgroup of `matmul_rows` serves at most.
 pub(super) const ROWS_MAX: usize = 4;
-/// Outputs a workgroup makes of the tiles of experts.
-const EXPERT_TILE_OUTPUTS: usize = 64;
 
-/// What a workgroup makes of the tiles of experts, of one weight or of two: of the large ones as many sums an
-/// invocation in either case.
-fn expert_tile(set: TileSet, banks: usize) -> Tile {
-    let outputs = if set == TileSet::Large && banks == 1 { 8 } else { 4 };
-    Tile { block: [set.slots(EXPERT_TILES), EXPERT_TILE_OUTPUTS], each: [4, outputs] }
-}
-
-/// The same where subgroups multiply matrices.
-pub(super) fn expert_matrix_block(set: TileSet) -> MatrixBlock {
-    MatrixBlock { rows: set.slots(EXPERT_TILES), outputs: EXPERT_TILE_OUTPUTS }
+/// What a workgroup of `matmul_tiles` makes of the tiles of experts, of `banks` weights at once.
+fn expert_tile(set: TileSet, banks: usize, chosen: ExpertTile) -> Tile {
+    let each = match (set, chosen.large) {
+        (TileSet::Small, _) => chosen.small,
+        (_, [rows, outputs]) => [rows, outputs / banks],
+    };
+    Tile { block: [set.slots(EXPERT_TILES), chosen.outputs], each }
 }
 
 /// What of a grouped weight lies in one part of it.
@@ -720,11 +715,13 @@ impl Op for Expert {
                         }
                     },
                     Kind::Tiled(Tiled { matrices: Some(m), .. }) => {
-                        let block = expert_matrix_block(set);
+                        let rows = set.slots(EXPERT_TILES);
+                        let block = m.expert_block(rows, banks, &limits.tuning);
                         m.set(kernel(MatrixTiles::SHADER, block.outputs), block, banks)
                     }
                     Kind::Tiled(kinds) => {
-                        let tile = expert_tile(set, banks);
+                        let chosen = limits.tuning.expert_tile(kinds.numbers);
+                        let tile = expert_tile(set, banks, chosen);
                         tiled(kernel(kinds.tiles, tile.block[1]), tile)
                     }
                 };

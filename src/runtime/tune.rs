@@ -20,7 +20,9 @@ use crate::gpu::{Choice, Gpu, GpuGraph, GpuStore, Limits, Tuning, WeightSource, 
 use crate::graph::reference::Data;
 use crate::graph::{Elem, Extent, Graph, Node, StepSize, Tensor, TensorId};
 use crate::models::{Activations, Capacity, ModelWeights, text_graph};
-use crate::ops::{self, Attention, CausalAttention, CodeOrder, FEW_ROWS, Slice, Slices};
+use crate::ops::{
+    self, Attention, CausalAttention, Chosen, CodeOrder, EXPERT_TILES, FEW_ROWS, Slice, Slices,
+};
 
 /// How much faster than the default a candidate must be to take its place.
 pub const MARGIN: f64 = 1.03;
@@ -79,13 +81,33 @@ pub fn tuning(before: Tuning, measured: &[Measured]) -> Tuning {
     measured.iter().fold(before, |tuning, m| tuning.with(m.choice, m.taken))
 }
 
-/// A product of one weight.
+/// A product of one weight, or of those of experts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Product {
     elem: Elem,
     eight_bits: bool,
     inner: usize,
+    /// All that a row has.
     outputs: usize,
+    experts: Option<Experts>,
+}
+
+/// Experts that rows choose among.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Experts {
+    count: usize,
+    /// How many a row has.
+    chosen: usize,
+    /// Whether it is the first half of what they do, which is gated, or the second.
+    gated: bool,
+}
+
+impl Product {
+    /// What it comes to, beside others.
+    fn work(&self) -> usize {
+        let weights = 1 + usize::from(self.experts.is_some_and(|e| e.gated));
+        weights * self.inner * self.outputs
+    }
 }
 
 /// What fits the patience that one has with a device.
@@ -95,6 +117,8 @@ struct Scale {
     rows: usize,
     /// Outputs and inner length of large products of many rows.
     large: [usize; 2],
+    /// The same of each expert.
+    expert: [usize; 2],
     /// Keys of attention.
     keys: usize,
     /// Bytes of weights that a sample goes through: more than most caches hold.
@@ -146,6 +170,7 @@ impl Scale {
             false => Self {
                 rows: 512,
                 large: [4096, 2048],
+                expert: [1024, 2048],
                 keys: 4096,
                 bytes: 64 << 20,
                 numbers: 1 << 28,
@@ -153,6 +178,7 @@ impl Scale {
             true => Self {
                 rows: 128,
                 large: [2048, 256],
+                expert: [256, 256],
                 keys: 1024,
                 bytes: 16 << 20,
                 numbers: 1 << 26,
@@ -177,7 +203,13 @@ fn usual_case(choice: Choice, scale: Scale) -> Case {
             Numbers::Blocks => (Elem::Block(BlockFormat::Q4K), false),
             Numbers::EightBits => (Elem::Block(BlockFormat::Q4K), true),
         };
-        Product { elem, eight_bits, inner, outputs }
+        Product { elem, eight_bits, inner, outputs, experts: None }
+    };
+    let experts = |numbers| {
+        let all = Experts { count: 32, chosen: 4, gated: true };
+        let [outputs, inner] = scale.expert;
+        let each = of(numbers, [all.chosen * outputs, inner]);
+        product(choice, Product { experts: Some(all), ..each }, scale.rows, scale)
     };
     let many = |numbers, work| match work {
         Work::Small => product(choice, of(numbers, [1024, 1024]), Work::FEW_ROWS, scale),
@@ -195,6 +227,8 @@ fn usual_case(choice: Choice, scale: Scale) -> Case {
         }
         Choice::MatmulTiles(numbers, work) => many(numbers, work),
         Choice::MatmulMatrices { work, .. } => many(Numbers::Floats, work),
+        Choice::ExpertTiles(numbers) => experts(numbers),
+        Choice::ExpertMatrices { .. } => experts(Numbers::Floats),
         Choice::MatmulLanes(numbers) => product(choice, of(numbers, scale.large), LANE_ROWS, scale),
         Choice::MatmulLanesRows(numbers) => product(choice, of(numbers, [4096, 1024]), 1, scale),
         Choice::MatmulTransposed => transposed(),
@@ -229,7 +263,7 @@ pub fn model_cases(
         }
     }
     let case = |(choice, products): (Choice, Vec<(Product, usize)>)| {
-        let work = |(p, times): &&(Product, usize)| times * p.inner * p.outputs;
+        let work = |(p, times): &&(Product, usize)| times * p.work();
         let rows = match choice {
             Choice::Attention => return attention(Heads::of(&config)),
             Choice::CausalAttention => return causal_attention(Heads::of(&config), scale.keys),
@@ -238,9 +272,10 @@ pub fn model_cases(
             | Choice::MatmulMatrices { work: Work::Small, .. } => {
                 Work::FEW_ROWS.min(capacity.chunk)
             }
-            Choice::MatmulTiles(..) | Choice::MatmulMatrices { .. } => {
-                capacity.chunk.min(scale.rows)
-            }
+            Choice::MatmulTiles(..)
+            | Choice::MatmulMatrices { .. }
+            | Choice::ExpertTiles(_)
+            | Choice::ExpertMatrices { .. } => capacity.chunk.min(scale.rows),
             Choice::MatmulLanes(_) => LANE_ROWS.min(capacity.chunk),
             Choice::MatmulRows(..) | Choice::MatmulLanesRows(_) => 1,
         };
@@ -278,22 +313,33 @@ fn choices(graph: &Graph, node: &Node, half: bool) -> Vec<(Choice, Option<Produc
         _ => return vec![],
     };
     let rows = y.rows.at(graph.max);
-    let experts = name.starts_with("expert");
-    let outputs = match name {
-        "matmul_gated" => y.cols,
-        _ if experts => y.cols * y.rows.per_row,
+    let experts = name.starts_with("expert").then(|| Experts {
+        count: w.rows.fixed / w.granule,
+        chosen: y.rows.per_row,
+        gated: name == "expert_gate_up",
+    });
+    let outputs = match (name, experts) {
+        ("matmul_gated", _) => y.cols,
+        (_, Some(experts)) => y.cols * experts.chosen,
         _ => w.rows.fixed,
     };
-    let product = Product { elem: w.elem, eight_bits: x.elem == Elem::U32, inner: w.cols, outputs };
+    let eight_bits = x.elem == Elem::U32;
+    let mut product = Product { elem: w.elem, eight_bits, inner: w.cols, outputs, experts: None };
     let numbers = Numbers::of(product.elem, product.eight_bits);
     let choices = match (few || rows <= FEW_ROWS, experts) {
         (true, _) => vec![
             Choice::MatmulRows(numbers, Outputs::of(outputs)),
             Choice::MatmulLanesRows(numbers),
         ],
-        // Their tiles go by what each expert gets.
-        (false, true) => vec![],
-        (false, false) => {
+        (false, Some(_)) => {
+            product.experts = experts;
+            let mut choices = vec![Choice::ExpertTiles(numbers)];
+            if !eight_bits {
+                choices.push(Choice::ExpertMatrices { half });
+            }
+            choices
+        }
+        (false, None) => {
             let work = Work::of(rows, outputs, product.inner);
             let mut choices = vec![];
             // Of what is much, steps of few rows are small.
@@ -315,7 +361,10 @@ fn choices(graph: &Graph, node: &Node, half: bool) -> Vec<(Choice, Option<Produc
 
 /// Products of the same input with so many weights that these don't all stay in a cache.
 fn product(choice: Choice, p: Product, rows: usize, scale: Scale) -> Case {
-    let Product { elem, eight_bits, mut inner, outputs } = p;
+    let Product { elem, eight_bits, mut inner, outputs, experts } = p;
+    if let Some(experts) = experts {
+        return product_of_experts(choice, p, experts, rows, scale);
+    }
     // The class has to do with the outputs.
     while outputs * inner > scale.numbers && inner.is_multiple_of(512) {
         inner /= 2;
@@ -324,10 +373,7 @@ fn product(choice: Choice, p: Product, rows: usize, scale: Scale) -> Case {
     let mut g = Graph::new("product", step);
     let x = g.input("x", Elem::F32, Extent::ROWS, inner);
     let inputs = vec![(x, floats(rows * inner))];
-    let x = match CodeOrder::of(elem).filter(|_| eight_bits) {
-        Some(order) => ops::quantize_activations(&mut g, x, order),
-        None => x,
-    };
+    let x = codes(&mut g, x, elem, eight_bits);
     let first = g.nodes().len();
     // Many rows take long enough with one.
     let mut left = if rows > FEW_ROWS { 0 } else { scale.bytes };
@@ -342,6 +388,55 @@ fn product(choice: Choice, p: Product, rows: usize, scale: Scale) -> Case {
     let activations = if eight_bits { " by 8 bits" } else { "" };
     let rows = if rows == 1 { "1 row".into() } else { format!("{rows} rows") };
     let shape = format!("{}{activations}, {inner} to {outputs}, {rows}", elem.name());
+    let nodes = first..g.nodes().len();
+    Case { choice, shape, graph: Arc::new(g), inputs, nodes }
+}
+
+/// What of `x` a weight of such a type is multiplied with: its codes, if in 8 bits.
+fn codes(g: &mut Graph, x: TensorId, elem: Elem, eight_bits: bool) -> TensorId {
+    match CodeOrder::of(elem).filter(|_| eight_bits) {
+        Some(order) => ops::quantize_activations(g, x, order),
+        None => x,
+    }
+}
+
+/// A product of experts, of rows that have chosen among them without pattern.
+fn product_of_experts(choice: Choice, p: Product, of: Experts, rows: usize, scale: Scale) -> Case {
+    let Product { elem, eight_bits, inner, outputs, .. } = p;
+    let Experts { count: most, chosen: k, gated } = of;
+    let outputs = outputs / k;
+    // With fewer experts there are fewer rows: each has as many either way.
+    let count = (scale.numbers / (outputs * inner)).min(most).max(k);
+    let rows = (rows * count / most).max(FEW_ROWS + 1);
+    let mut g = Graph::new("experts", StepSize { rows, outs: 1 });
+    // The second half has a row of its own for each choice.
+    let x_rows = Extent::rows(if gated { 1 } else { k });
+    let x = g.input("x", Elem::F32, x_rows, inner);
+    let ids = g.input("ids", Elem::U32, Extent::ROWS, k);
+    let weights = g.input("weights", Elem::F32, Extent::ROWS, k);
+    let pages = g.input("pages", Elem::U32, Extent { per_row: 0, fixed: 1, per_out: 0 }, count);
+    let inputs = vec![
+        (x, floats(x_rows.at(g.max) * inner)),
+        (ids, Data::U32((0..rows * k).map(|i| any_below(count as u32, i)).collect())),
+        (weights, floats(rows * k)),
+        (pages, Data::U32((0..count as u32).collect())),
+    ];
+    let tiles = Some(ops::expert_tiles(&mut g, ids, count, EXPERT_TILES));
+    let chosen = Chosen { ids, weights, pages, tiles };
+    let x = codes(&mut g, x, elem, eight_bits);
+    let first = g.nodes().len();
+    let w = g.bank("w1", elem, count * outputs, inner, outputs);
+    if gated {
+        let w3 = g.bank("w3", elem, count * outputs, inner, outputs);
+        ops::expert_gate_up(&mut g, x, w, w3, chosen, 10.0);
+    } else {
+        ops::expert_down(&mut g, x, w, chosen);
+    }
+    let activations = if eight_bits { " by 8 bits" } else { "" };
+    let shape = format!(
+        "{}{activations}, {inner} to {outputs}, {k} of {count} experts, {rows} rows",
+        elem.name()
+    );
     let nodes = first..g.nodes().len();
     Case { choice, shape, graph: Arc::new(g), inputs, nodes }
 }
@@ -422,6 +517,13 @@ fn causal_attention(of: Heads, keys: usize) -> Case {
     Case { choice: Choice::CausalAttention, shape, graph: Arc::new(g), inputs, nodes: 0..1 }
 }
 
+/// The `i`th of integers without pattern, of which some are met more often than others.
+fn any_below(end: u32, i: usize) -> u32 {
+    let bits = (i as u32 + 1).wrapping_mul(2_654_435_769);
+    let bits = (bits ^ bits >> 15).wrapping_mul(0x2c1b_3c6d);
+    (bits ^ bits >> 12) % end
+}
+
 /// Numbers without pattern in [-1, 1).
 fn floats(n: usize) -> Data {
     let float = |i: usize| {
@@ -493,7 +595,9 @@ pub fn tune(
     let mut in_f16 = gpu.clone();
     in_f16.multiply_matrices(true);
     let device = |case: &Case| match case.choice {
-        Choice::MatmulMatrices { half: true, .. } => &in_f16,
+        Choice::MatmulMatrices { half: true, .. } | Choice::ExpertMatrices { half: true } => {
+            &in_f16
+        }
         _ => gpu,
     };
     let cases = cases.into_iter().map(|case| (case.contenders(device(&case)), case));

@@ -187,6 +187,20 @@ fn matrices_in_f16_add_up_in_f32() {
     }
 }
 
+/// The same of experts that have large tiles and small ones.
+#[test]
+fn matrices_of_experts_in_f16_add_up_in_f32() {
+    let Some(gpu) = gpu() else { return };
+    let Some(limits) = with_matrices(&gpu, gpu.limits) else { return };
+    let tiers: Vec<_> = Tuning::all().map(|tuning| Limits { tuning, ..limits }).collect();
+    let mut random = Random::new(13);
+    for (rows, sides) in [(90, [264, 300]), (9, [64, 70])] {
+        let (elem, eight_bits) = (Elem::F16, false);
+        let of = Experts { elem, eight_bits, rows, most: rows, experts: 6, k: 2, sides };
+        of.case(&mut random).check_with(&gpu, &tiers, 2e-5);
+    }
+}
+
 /// What is beyond the range of f16 becomes its largest number, not infinite; and what says that it is
 /// exact is not rounded.
 #[test]
@@ -232,23 +246,23 @@ fn a_weight_larger_than_one_binding() {
     }
 }
 
-/// A product of experts.
-struct Experts {
-    elem: Elem,
-    eight_bits: bool,
-    rows: usize,
+/// Products of experts.
+pub struct Experts {
+    pub elem: Elem,
+    pub eight_bits: bool,
+    pub rows: usize,
     /// Rows that the graph is made for.
-    most: usize,
-    experts: usize,
-    k: usize,
+    pub most: usize,
+    pub experts: usize,
+    pub k: usize,
     /// Width and inner width.
-    sides: [usize; 2],
+    pub sides: [usize; 2],
 }
 
 impl Experts {
     /// Both halves, of which each has numbers of its own, as what is off in the first would be more so in the
-    /// second. With `parted`, in parts of few experts.
-    fn check(&self, gpu: &Gpu, random: &mut Random, parted: bool) {
+    /// second.
+    pub fn case(&self, random: &mut Random) -> Case {
         let &Self { elem, rows, experts, k, sides: [d, i], .. } = self;
         let mut case = Case::new(random.int(0..1000) as u64, StepSize { rows, outs: 1 });
         case.graph.max.rows = self.most;
@@ -274,16 +288,30 @@ impl Experts {
         let page_of: Vec<u32> = (0..experts as u32).rev().collect();
         // So small that the clamp is met, but does not hide the size of the sums before it.
         let size = (d as f32).sqrt().recip();
-        case.set(x, Data::F32(random.floats(rows * d).iter().map(|v| v * size).collect()));
+        // In f16, so that matrices in that have the same.
+        let mut halves = |n: usize, size: f32| {
+            let numbers = random.floats(n);
+            Data::F32(numbers.iter().map(|v| f16::from_f32(v * size).to_f32()).collect())
+        };
+        case.set(x, halves(rows * d, size));
+        case.set(h, halves(rows * k * i, 1.0));
         case.set(ids, Data::U32(of_slot));
         case.set(pages, Data::U32(page_of));
-        let bytes = [w1, w2].map(|w| case.graph.tensor(w).bytes(i.max(d)) as u64);
-        let limits = Limits { max_binding_bytes: 2 * bytes[0].max(bytes[1]), ..gpu.limits };
-        if parted {
-            case.check_with(gpu, &[limits], 2e-5);
-        } else {
-            case.check(gpu, 2e-5);
+        case
+    }
+
+    /// With `parted`, in parts of few experts.
+    fn check(&self, gpu: &Gpu, random: &mut Random, parted: bool) {
+        let case = self.case(random);
+        if !parted {
+            return case.check(gpu, 2e-5);
         }
+        let banks = ["w1", "w2"].map(|name| {
+            let bank = case.graph.tensors().iter().find(|t| t.name == name);
+            bank.map_or(0, |t| t.bytes(self.sides[0].max(self.sides[1]))) as u64
+        });
+        let limits = Limits { max_binding_bytes: 2 * banks[0].max(banks[1]), ..gpu.limits };
+        case.check_with(gpu, &[limits], 2e-5);
     }
 }
 

@@ -11,6 +11,7 @@ use fathom::runtime::tune::{tune, usual_cases};
 
 use crate::attention::rows;
 use crate::common::{Case, Random, gpu, with_matrices};
+use crate::matmul::Experts;
 
 /// Checks `case` with all kernels that tunings make of it, this device's own and those of the core tier.
 fn check(case: Case, gpu: &Gpu, tolerance: f64) {
@@ -82,6 +83,24 @@ fn products_of_all_classes() {
     }
 }
 
+/// Of floats, of blocks and in 8 bits, with experts that have large tiles, small ones and none.
+#[test]
+fn products_of_experts() {
+    let Some(gpu) = gpu() else { return };
+    let mut random = Random::new(7);
+    let formats = [
+        (Elem::BF16, false),
+        (Elem::Block(BlockFormat::Q4K), false),
+        (Elem::Block(BlockFormat::Q4K), true),
+        (Elem::Block(BlockFormat::Q8_0), true),
+    ];
+    for (elem, eight_bits) in formats {
+        let sides = [256, 512].map(|n| if elem == Elem::BF16 { n + 36 } else { n });
+        let of = Experts { elem, eight_bits, rows: 90, most: 90, experts: 6, k: 2, sides };
+        check(of.case(&mut random), &gpu, 2e-5);
+    }
+}
+
 /// Tiles of cooperative matrices are chosen for those in f16 too, which are not used unasked.
 #[test]
 fn matrices_are_tuned() {
@@ -98,6 +117,7 @@ fn matrices_are_tuned() {
         ("f16, few rows or small", 4),
         ("f16, below 2048 outputs", 5),
         ("f16, 2048 outputs or more", 5),
+        ("experts, f16", 3),
     ];
     assert_eq!(classes, wanted);
 }
