@@ -395,7 +395,11 @@ const VARIANTS: &[Variants] = &[
         &[&["PACKED EIGHT_BITS FOURS"], &["", "WIDE"], &["", "BYTES"], &["", "KEEP"]],
         &[&[]],
     ),
-    variants("topk", &[&["", "FOURS", "FOURS WIDE"]], &[&[], &[("WG", 16)]]),
+    variants(
+        "topk",
+        &[&["", "FOURS", "FOURS WIDE"]],
+        &[&[], &[("WG", 4)], &[("LIST", 1), ("DIGIT_BITS", 11)]],
+    ),
     variants("try_matrices", &[&["SUBGROUPS"], &["HALF", "EIGHTS", "HALF EIGHTS"]], &[&[]]),
     variants("unfold", &[], &[&[]]),
     variants("vit_attention", &[], &[&[("CHUNKS", 1)], &[("CHUNKS", 2)], &[("CHUNKS", 4)]]),

@@ -223,6 +223,12 @@ impl Build {
         ops::index_scores(&mut self.graph, i);
     }
 
+    pub fn topk(&mut self, k: usize, entries: usize) {
+        let ratio = 4;
+        let (rows, scores) = (self.rows(ratio * entries), self.x("scores", entries));
+        ops::topk(&mut self.graph, rows, scores, ratio, k);
+    }
+
     /// A pool for each of the widths of entries.
     pub fn compress(&mut self, dims: &[usize], ratio: usize, overlap: bool) {
         let series = 1 + usize::from(overlap);

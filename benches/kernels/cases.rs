@@ -111,10 +111,8 @@ pub const CASES: &[Case] = &[
     }),
     case("index_scores/64 heads of 128, 4096 entries, 1 row", 1, |b| b.index(64, 128, 4096)),
     case("index_scores/16 heads of 128, 16384 entries, 1 row", 1, |b| b.index(16, 128, 16384)),
-    case("topk/512 of 16384, 4 rows", 4, |b| {
-        let (rows, scores) = (b.rows(4 * 16384), b.x("scores", 16384));
-        ops::topk(&mut b.graph, rows, scores, 4, 512);
-    }),
+    case("topk/512 of 16384, 1 row", 1, |b| b.topk(512, 16384)),
+    case("topk/512 of 16384, 4 rows", 4, |b| b.topk(512, 16384)),
     case("compress/windows of 128, 512 wide, 4 rows", 4, |b| b.compress(&[512], 128, false)),
     case("compress/overlapping windows of 4, 512 and 128 wide, 64 rows", 64, |b| {
         b.compress(&[512, 128], 4, true);

@@ -48,8 +48,8 @@ pub fn index_topk_in(g: &mut Graph, i: IndexScores, k: usize, most_bytes: usize)
     out
 }
 
-/// Lanes of a workgroup at least, on software adapters.
-const SERIAL_LANES: u32 = 16;
+/// The largest `k` for which workgroup memory has room to list what may be among the largest.
+const MOST_LISTED: usize = 1024;
 
 #[derive(Debug)]
 struct Topk {
@@ -111,13 +111,17 @@ impl Op for Topk {
             pad: [0; 2],
         };
         let part = self.part;
-        let kernel = Kernel::new("topk", params, self.uses(), move |s| grid(part.rows(s).len()))
-            .flag_if(whole, "FOURS")
-            .flag_if(whole && limits.wide_loads, "WIDE");
-        match limits.serial_lanes {
-            0 => vec![kernel],
-            lanes => vec![kernel.constant("WG", lanes.max(SERIAL_LANES))],
+        let mut kernel =
+            Kernel::new("topk", params, self.uses(), move |s| grid(part.rows(s).len()))
+                .flag_if(whole, "FOURS")
+                .flag_if(whole && limits.wide_loads, "WIDE");
+        if params.k as usize > MOST_LISTED {
+            kernel = kernel.constants([("LIST", 1), ("DIGIT_BITS", 11)]);
         }
+        if limits.serial_lanes > 0 {
+            kernel = kernel.constant("WG", limits.serial_lanes);
+        }
+        vec![kernel]
     }
 
     /// The lists; how many scores are read depends on the rows' positions.

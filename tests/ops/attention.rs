@@ -324,6 +324,45 @@ fn topk() {
     }
 }
 
+/// Among many scores, with and without what makes a guess wrong.
+#[test]
+fn topk_of_many() {
+    let Some(gpu) = gpu() else { return };
+    let mut random = Random::new(18);
+    let near = |random: &mut Random, n: usize| n - random.int(0..5);
+    for (seed, k) in
+        [512, 1, 64, 1000, 1024, 1025, 2048, 512, 512, 512, 512, 512].iter().enumerate()
+    {
+        let entries = near(&mut random, if *k > 512 { 16_500 } else { 9000 });
+        // Rows that see all of them, fewer than are many, and about as many.
+        let reach = [entries, near(&mut random, 4000), near(&mut random, 4098)];
+        let of: Vec<_> = reach.iter().enumerate().map(|(slot, &n)| (slot, n - 1, 1)).collect();
+        let mut case = Case::new(seed as u64, StepSize { rows: of.len(), outs: 1 });
+        let rows = rows(&mut case, &of, 1);
+        let scores = case.input("scores", Extent::ROWS, entries);
+        let mut values = random.floats(of.len() * entries);
+        for (i, v) in values.iter_mut().enumerate() {
+            let place = i % entries;
+            match seed {
+                // Few different numbers: too many are as large as the guess.
+                7 => *v = (*v * 2.0).round(),
+                // All that are large are in the sample, which has more of them than there are elsewhere.
+                8 if place % 64 < 4 => *v += 10.0,
+                // None are.
+                9 if place % 64 >= 4 => *v += 10.0,
+                // Side by side, at the end.
+                10 if place > 3400 => *v += 10.0,
+                // Rising, with ties.
+                11 => *v = (place / 3) as f32,
+                _ => {}
+            }
+        }
+        case.set(scores, Data::F32(values));
+        ops::topk(&mut case.graph, rows, scores, 1, *k);
+        case.check(&gpu, 0.0);
+    }
+}
+
 #[test]
 fn index_scores() {
     let Some(gpu) = gpu() else { return };
