@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use serde::Serialize;
 
 use super::disk_cache::DiskCache;
+use super::processors::{self, Threads};
 use super::store::most_bytes;
 use super::{Limits, Matrices, Tuning, TuningFile};
 use crate::{Error, Result};
@@ -270,8 +271,13 @@ impl Gpu {
             experimental_features,
             ..Default::default()
         };
+        let info = adapter.get_info();
+        let before = processors::helps(&info).then(Threads::now);
         let (device, queue) = pollster::block_on(adapter.request_device(&desc))
             .map_err(|e| Error::Gpu(format!("{} cannot be opened: {e}", report.name)))?;
+        if let Some(before) = before {
+            processors::settle(&before);
+        }
         let failure = Arc::new(Mutex::new(None));
         let note = |failure: &Arc<Mutex<Option<String>>>, what: String| {
             let mut slot = failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -298,7 +304,6 @@ impl Gpu {
             tuning: Tuning::DEFAULT,
         };
         let checked = std::env::var_os("FATHOM_CHECKED").is_some_and(|v| v != "0");
-        let info = adapter.get_info();
         let software = info.device_type == wgpu::DeviceType::Cpu;
         let disk_cache = DiskCache::open(&device, &info).map(Arc::new);
         let mut gpu = Self {

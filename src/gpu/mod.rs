@@ -9,6 +9,7 @@ mod kernel;
 mod matrices;
 mod pipeline;
 pub mod probe;
+mod processors;
 pub mod shader;
 mod store;
 pub mod tuning;
