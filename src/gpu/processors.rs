@@ -46,11 +46,28 @@ mod linux {
         }
     }
 
-    /// Gives each thread that wasn't there before a processor of its own, as [`place`] does.
+    /// Gives the threads that compute, of the device opened since then, a processor each, as [`place`]
+    /// does. The others stay free, above all the one that compiles: several programs that compile would
+    /// have theirs on the same processor.
     pub fn settle(before: &Threads) {
-        let now = Threads::now();
-        let new = now.0.difference(&before.0);
-        place(&new.filter_map(|&t| Pid::from_raw(t)).collect::<Vec<_>>());
+        let new: Vec<(i32, String)> = Threads::now()
+            .0
+            .difference(&before.0)
+            .map(|&t| {
+                let name = std::fs::read_to_string(format!("/proc/self/task/{t}/comm"));
+                (t, name.unwrap_or_default())
+            })
+            .collect();
+        place(&computing(&new));
+    }
+
+    /// Of new threads, by number and name, the pool that computes. It has no name, but follows the one that
+    /// draws, which has, and is as large.
+    fn computing(new: &[(i32, String)]) -> Vec<Pid> {
+        let draws = |(_, name): &(i32, String)| name.starts_with("llvmpipe-");
+        let size = new.iter().filter(|t| draws(t)).count();
+        let after = new.iter().rposition(draws).map_or(new.len(), |last| last + 1);
+        new[after..].iter().take(size).filter_map(|(t, _)| Pid::from_raw(*t)).collect()
     }
 
     /// Gives threads a processor in turn, of those that this thread may run on, if they are at least as
@@ -114,6 +131,20 @@ mod linux {
             let used = |&cpu: &usize| pool.iter().any(|set| set.is_set(cpu));
             assert!((0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu)).all(|cpu| used(&cpu)));
             assert_eq!(sched_getaffinity(None).unwrap(), allowed);
+        }
+
+        #[test]
+        fn the_pool_that_computes_follows_the_one_that_draws() {
+            let named = |names: &[&str]| -> Vec<(i32, String)> {
+                (7..).zip(names).map(|(t, name)| (t, format!("{name}\n"))).collect()
+            };
+            let raw = |new: &[(i32, String)]| -> Vec<i32> {
+                computing(new).iter().map(|pid| pid.as_raw_nonzero().get()).collect()
+            };
+            let new = named(&["fathom", "llvmpipe-0", "llvmpipe-1", "fathom", "fathom", "disk$0"]);
+            assert_eq!(raw(&new), [10, 11]);
+            assert_eq!(raw(&new[..4]), [10]);
+            assert!(raw(&named(&["fathom", "fathom", "disk$0"])).is_empty());
         }
 
         #[test]
