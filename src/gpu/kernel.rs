@@ -182,8 +182,7 @@ impl Kernel {
         if on { self.flag(flag) } else { self }
     }
 
-    /// Of a kernel whose invocations do not depend on each other: on a software adapter a workgroup is one
-    /// subgroup.
+    /// On a software adapter a workgroup is one subgroup. If it has barriers, it is not [`Kernel::alone`].
     #[must_use]
     pub fn one_subgroup(self, limits: &Limits) -> Self {
         match limits.serial_lanes {

@@ -118,10 +118,7 @@ impl Op for Topk {
         if params.k as usize > MOST_LISTED {
             kernel = kernel.constants([("LIST", 1), ("DIGIT_BITS", 11)]);
         }
-        if limits.serial_lanes > 0 {
-            kernel = kernel.constant("WG", limits.serial_lanes);
-        }
-        vec![kernel]
+        vec![kernel.one_subgroup(limits).alone(false)]
     }
 
     /// The lists; how many scores are read depends on the rows' positions.
